@@ -1,0 +1,63 @@
+"""What a model returns."""
+
+from flax import struct
+from jax import Array
+
+__all__ = ["Cost"]
+
+
+@struct.dataclass(kw_only=True)
+class Cost:
+    """Cost of one layer (leaves of shape ``()``) or of a network (the same, plus ``layers``).
+
+    cycles:        runtime, stalls included.  energy_pj: all parts.  area_mm2.  macs: useful MACs.
+    feasible:      1.0 or 0.0.  violation: 0 when feasible, else how far (relative).
+    freq_hz, peak_macs_per_cycle: carried along for the derived figures.
+    traffic_bytes: {"dram_input_read": bytes, ...}: per level and tensor.
+    energy_parts, area_parts, cycle_parts: named shares; energy and area parts sum to the total.
+    layers:        per-layer costs with a leading axis, each times its count, or None.
+    """
+
+    cycles: Array
+    energy_pj: Array
+    area_mm2: Array
+    macs: Array
+    feasible: Array
+    violation: Array
+    freq_hz: Array
+    peak_macs_per_cycle: Array
+    traffic_bytes: dict[str, Array]
+    energy_parts: dict[str, Array]
+    area_parts: dict[str, Array]
+    cycle_parts: dict[str, Array]
+    layers: "Cost | None" = None
+
+    @property
+    def latency_s(self) -> Array:
+        """Seconds."""
+        return self.cycles / self.freq_hz
+
+    @property
+    def energy_j(self) -> Array:
+        """Joules."""
+        return self.energy_pj * 1e-12
+
+    @property
+    def edp(self) -> Array:
+        """Energy-delay product, J s."""
+        return self.energy_j * self.latency_s
+
+    @property
+    def power_w(self) -> Array:
+        """Average power, W."""
+        return self.energy_j / self.latency_s
+
+    @property
+    def utilization(self) -> Array:
+        """Useful MACs over PE-cycles, 0 to 1."""
+        return self.macs / (self.cycles * self.peak_macs_per_cycle)
+
+    @property
+    def dram_bytes(self) -> Array:
+        """Bytes over the DRAM interface, reads and writes."""
+        return sum(value for name, value in self.traffic_bytes.items() if name.startswith("dram_"))

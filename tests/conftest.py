@@ -1,0 +1,16 @@
+"""Four fake devices and strict ranks, before JAX is imported; compiled programs are kept between runs."""
+
+import os
+import pathlib
+
+flags = os.environ.get("XLA_FLAGS", "")
+if "host_platform_device_count" not in flags:
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=4".strip()
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+cache = os.environ.get("DIFFHW_TEST_CACHE", str(pathlib.Path.home() / ".cache" / "diffhw-tests"))
+jax.config.update("jax_compilation_cache_dir", cache)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
