@@ -12,6 +12,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 __all__ = ["as_float", "ceil_div", "fits", "floor_div", "non_negative", "positive", "round_through"]
@@ -109,7 +110,7 @@ def _checked(name: str, value, lowest_is_allowed: bool) -> Array:
     if isinstance(value, jax.core.Tracer):
         return value
     try:
-        numbers = jnp.asarray(value, float)
+        numbers = np.asarray(value, float)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be a number, got {value!r}") from error
     low = float(numbers.min()) if numbers.size else 1.0

@@ -56,7 +56,9 @@ def network_cost(layer_cost, rows, network: Network, layer_loop: str = "vmap") -
     """
     weight = network.count * network.mask
     if layer_loop == "vmap":
-        each = jax.vmap(lambda row, w, mask: _verdict(_scale(layer_cost(*row), w), mask))(rows, weight, network.mask)
+        each = jax.vmap(lambda row, w, mask: _verdict(_scale(layer_cost(*row), w), mask))(
+            rows, weight, network.mask
+        )
         total = lambda part: {name: value.sum(0) for name, value in part.items()}  # noqa: E731
         return Cost(
             cycles=each.cycles.sum(0),

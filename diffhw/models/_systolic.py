@@ -131,8 +131,12 @@ class _Rates:
 def _rates(hw: Accelerator, precision: Precision) -> _Rates:
     tech = hw.technology
     (w_level, w_bytes), (i_level, i_bytes), (o_level, o_bytes) = (hw.buffer(t) for t in "wio")
-    read = [8 * tech.sram_read_pj_per_bit(lv.capacity_bytes, lv.word_bits) for lv in (w_level, i_level, o_level)]
-    write = [8 * tech.sram_write_pj_per_bit(lv.capacity_bytes, lv.word_bits) for lv in (w_level, i_level, o_level)]
+    read = [
+        8 * tech.sram_read_pj_per_bit(lv.capacity_bytes, lv.word_bits) for lv in (w_level, i_level, o_level)
+    ]
+    write = [
+        8 * tech.sram_write_pj_per_bit(lv.capacity_bytes, lv.word_bits) for lv in (w_level, i_level, o_level)
+    ]
     mac = tech.mac_energy_pj(precision.weight, precision.input, precision.psum)
     return _Rates(
         weight_bits=precision.weight,
@@ -214,7 +218,11 @@ def _demand(layer, rates, counts, rows, cols, m, n, k, dataflow, keep_input, kee
         keeps_window = fits(tile * input_bytes, rates.input_half)
         sliding = distinct
         streamed = jnp.minimum(streamed, jnp.maximum(tiles * tile, distinct))
-    one_pass = keep_input * input_bytes * (keeps_window * jnp.minimum(sliding, streamed) + (1 - keeps_window) * streamed)
+    one_pass = (
+        keep_input
+        * input_bytes
+        * (keeps_window * jnp.minimum(sliding, streamed) + (1 - keeps_window) * streamed)
+    )
     keeps_all = fits(distinct * input_bytes, rates.input_half)
 
     if dataflow == "os":
@@ -296,7 +304,9 @@ def _level_cycles(level, read, write):
     return jnp.maximum(port, (read + write) / level.shared_bytes_per_cycle) / level.instances
 
 
-def _dataflow_cost(layer: Layer, hw: Accelerator, rates: _Rates, dataflow: str, keep_input, keep_output) -> Cost:
+def _dataflow_cost(
+    layer: Layer, hw: Accelerator, rates: _Rates, dataflow: str, keep_input, keep_output
+) -> Cost:
     g = layer.g
     m, n, k = layer.n * layer.p * layer.q, layer.k, layer.c * layer.r * layer.s
     counts = array_counts(m, n, k, hw.rows, hw.cols, dataflow, hw.lanes)
@@ -332,7 +342,9 @@ def _dataflow_cost(layer: Layer, hw: Accelerator, rates: _Rates, dataflow: str, 
         "ws": rates.input_bits + rates.psum_bits / hw.lanes,
         "is": rates.weight_bits + rates.psum_bits / hw.lanes,
     }[dataflow]
-    once = {"os": m * n * rates.psum_bits, "ws": k * n * rates.weight_bits, "is": m * k * rates.input_bits}[dataflow]
+    once = {"os": m * n * rates.psum_bits, "ws": k * n * rates.weight_bits, "is": m * k * rates.input_bits}[
+        dataflow
+    ]
     kept = rates.psum_bits / hw.lanes if dataflow == "os" else 0.0
     hops = macs * per_mac + g * once * (hw.rows / 2)
     dram = sum(value for name, value in traffic.items() if name.startswith("dram_"))
