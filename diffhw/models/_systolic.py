@@ -30,6 +30,7 @@ from diffhw.hardware import Accelerator, area_parts, leakage_w
 from diffhw.mappings import DATAFLOWS, Precision, dataflow_weights
 from diffhw.models._cost import Cost
 from diffhw.models._network import network_cost
+from diffhw.models._roofline import touched
 from diffhw.numerics import ceil_div, fits, floor_div
 from diffhw.workloads import Layer, Network
 
@@ -59,6 +60,11 @@ class ArrayCounts:
     psum_reads: Array
 
 
+def _pick(dataflow, os, ws, is_):
+    """The value of a dataflow, chosen at trace time."""
+    return (os, ws, is_)[DATAFLOWS.index(dataflow)]
+
+
 def array_counts(m, n, k, rows, cols, dataflow: str, lanes=1.0) -> ArrayCounts:
     """Folds, cycles and SRAM words of an M x K by K x N product on a rows x cols array.
 
@@ -73,18 +79,16 @@ def array_counts(m, n, k, rows, cols, dataflow: str, lanes=1.0) -> ArrayCounts:
     >>> float(counts.folds), float(counts.cycles), float(counts.input_reads)
     (4.0, 20.0, 18.0)
     """
-    k_steps = ceil_div(k, lanes)
-    if dataflow == "os":
-        spatial_rows, spatial_cols, stream, fill = m, n, k_steps, rows + cols - 2
-    elif dataflow == "ws":
-        spatial_rows, spatial_cols, stream, fill = k_steps, n, m, 2 * rows + cols - 2
-    elif dataflow == "is":
-        spatial_rows, spatial_cols, stream, fill = k_steps, m, n, 2 * rows + cols - 2
-    else:
+    if dataflow not in DATAFLOWS:
         raise ValueError(f"dataflow must be one of {', '.join(DATAFLOWS)}, got {dataflow!r}")
+    k_steps = ceil_div(k, lanes)
+    spatial_rows = _pick(dataflow, m, k_steps, k_steps)
+    spatial_cols = _pick(dataflow, n, n, m)
+    stream = _pick(dataflow, k_steps, m, n)
+    fill = rows + cols - 2 + _pick(dataflow, 0.0, rows, rows)
     row_folds, col_folds = ceil_div(spatial_rows, rows), ceil_div(spatial_cols, cols)
     one = jnp.ones_like(row_folds)
-    visits = one if dataflow == "os" else row_folds
+    visits = _pick(dataflow, one, row_folds, row_folds)
     return ArrayCounts(
         spatial_rows=spatial_rows,
         spatial_cols=spatial_cols,
@@ -94,8 +98,8 @@ def array_counts(m, n, k, rows, cols, dataflow: str, lanes=1.0) -> ArrayCounts:
         folds=row_folds * col_folds,
         fold_cycles=stream + fill,
         cycles=row_folds * col_folds * (stream + fill),
-        input_reads=m * k * (one if dataflow == "is" else col_folds),
-        weight_reads=k * n * {"os": row_folds, "ws": one, "is": col_folds}[dataflow],
+        input_reads=m * k * _pick(dataflow, col_folds, col_folds, one),
+        weight_reads=k * n * _pick(dataflow, row_folds, one, col_folds),
         output_writes=m * n * visits,
         psum_reads=m * n * (visits - 1),
     )
@@ -163,12 +167,6 @@ def _rates(hw: Accelerator, precision: Precision) -> _Rates:
     )
 
 
-def _touched(out, taps, stride, dilation, pad, size):
-    """Distinct input rows (or columns) under the windows of ``out`` outputs, padding left out."""
-    span = (out - 1) * stride + dilation * (taps - 1) + 1 - pad
-    return jnp.minimum(jnp.minimum(size, span), out * taps)
-
-
 def _window(layer: Layer, pixels, touched_rows):
     """Input rows under ``pixels`` consecutive output pixels (unaligned: the worst position)."""
     out_rows = jnp.minimum(layer.p, ceil_div(pixels - 1, layer.q) + 1)
@@ -196,64 +194,45 @@ def _demand(layer, rates, counts, rows, cols, m, n, k, dataflow, keep_input, kee
     psum_bytes = rates.psum_bits / 8
     nr, nc = counts.row_folds, counts.col_folds
 
-    touched_h = _touched(layer.p, layer.r, layer.stride_h, layer.dilation_h, layer.pad_top, layer.h)
-    touched_w = _touched(layer.q, layer.s, layer.stride_w, layer.dilation_w, layer.pad_left, layer.w)
+    touched_h = touched(layer.p, layer.r, layer.stride_h, layer.dilation_h, layer.pad_top, layer.h)
+    touched_w = touched(layer.q, layer.s, layer.stride_w, layer.dilation_w, layer.pad_left, layer.w)
     channel = layer.n * touched_h * touched_w
     distinct = channel * layer.c
-    streamed = m * k
 
-    # One pass over the inputs.
-    if dataflow == "ws":
-        # The taps of R rows stream past all pixels; a fold boundary inside a channel reads it twice.
-        taps = layer.r * layer.s
-        cut = (rows - floor_div(rows, taps) * taps) > 0
-        slab = jnp.minimum(layer.c, ceil_div(rows, taps) + 1)
-        held = _window(layer, jnp.ones_like(m), touched_h) * touched_w * slab
-        keeps_window = fits(held * input_bytes, rates.input_half)
-        sliding = distinct + channel * (nr - 1) * cut
-    else:
-        # A fold works on R (os) or C (is) neighbouring pixels, all channels; the halo slides along.
-        pixels, tiles = (rows, nr) if dataflow == "os" else (cols, nc)
-        tile = _window(layer, pixels, touched_h) * touched_w * layer.c
-        keeps_window = fits(tile * input_bytes, rates.input_half)
-        sliding = distinct
-        streamed = jnp.minimum(streamed, jnp.maximum(tiles * tile, distinct))
-    one_pass = (
-        keep_input
-        * input_bytes
-        * (keeps_window * jnp.minimum(sliding, streamed) + (1 - keeps_window) * streamed)
+    # Inputs, one pass. os and is: a fold works on R (C) neighbouring pixels, all channels, and the
+    # halo slides along. ws: the taps of R rows stream past all pixels, so the window is one pixel's
+    # and a fold boundary inside a channel reads that channel twice.
+    taps = layer.r * layer.s
+    pixels = _pick(dataflow, rows, 1.0, cols)
+    channels = _pick(dataflow, layer.c, jnp.minimum(layer.c, ceil_div(rows, taps) + 1), layer.c)
+    held = _window(layer, pixels, touched_h) * touched_w * channels
+    cut = _pick(dataflow, 0.0, channel * (nr - 1) * (rows > floor_div(rows, taps) * taps), 0.0)
+    tiles = _pick(dataflow, nr, 1.0, nc)
+    im2col = m * k
+    again = jnp.minimum(
+        im2col,
+        _pick(dataflow, jnp.maximum(tiles * held, distinct), im2col, jnp.maximum(tiles * held, distinct)),
     )
-    keeps_all = fits(distinct * input_bytes, rates.input_half)
+    slides = fits(held * input_bytes, rates.input_half)
+    one_pass = keep_input * input_bytes * (slides * jnp.minimum(distinct + cut, again) + (1 - slides) * again)
+    keeps_inputs = fits(distinct * input_bytes, rates.input_half)
+    later_inputs = _pick(dataflow, 1.0, 1.0, 0.0) * (1 - keeps_inputs) * one_pass
 
-    if dataflow == "os":
-        first_input = one_pass
-        later_input = (1 - keeps_all) * one_pass
-        weight_tile = k * jnp.minimum(cols, n) * weight_bytes
-        keeps_tile = fits(weight_tile, rates.weight_half)
-        weights = k * n * weight_bytes
-        fold_weights = (1 - keeps_tile) * weights / nc
-        column, stationary = keeps_tile * weights / nc, zero
-        first, later = first_input / nr + fold_weights, later_input / nr + fold_weights
-        input_read = first_input + (nc - 1) * later_input
-        weight_read = weights * (1 + (nr - 1) * (1 - keeps_tile))
-        spill = zero
-    elif dataflow == "ws":
-        first_input = one_pass
-        later_input = (1 - keeps_all) * one_pass
-        weight_read = k * n * weight_bytes
-        column, stationary = zero, weight_read / counts.folds
-        spill = 1 - fits(m * jnp.minimum(cols, n) * psum_bytes, rates.output_half)
-        input_read = first_input + (nc - 1) * later_input
-        first, later = first_input / nr, later_input / nr
-    else:
-        input_read = one_pass
-        weights = k * n * weight_bytes
-        keeps_weights = fits(weights, rates.weight_half)
-        later_weights = (1 - keeps_weights) * weights
-        weight_read = weights + (nc - 1) * later_weights
-        column, stationary = zero, one_pass / counts.folds
-        first, later = weights / nr, later_weights / nr
-        spill = 1 - fits(n * jnp.minimum(cols, m) * psum_bytes, rates.output_half)
+    # Weights: os keeps the tile of a column, is the whole operand, ws loads each word once.
+    weights = k * n * weight_bytes
+    column_tile = k * jnp.minimum(cols, n) * weight_bytes
+    keeps_weights = fits(_pick(dataflow, column_tile, 0.0 * weights, weights), rates.weight_half)
+    lost = 1 - keeps_weights
+    weight_read = weights * (1 + _pick(dataflow, (nr - 1) * lost, 0.0, (nc - 1) * lost))
+    column = _pick(dataflow, keeps_weights * weights / nc, 0.0, 0.0) + zero
+    stationary = _pick(dataflow, zero, weights, one_pass) / counts.folds
+    first = _pick(dataflow, one_pass / nr + lost * weights / nc, one_pass / nr, weights / nr)
+    later = _pick(dataflow, later_inputs / nr + lost * weights / nc, later_inputs / nr, lost * weights / nr)
+    input_read = one_pass + (nc - 1) * later_inputs
+
+    # Partial sums of one column of folds.
+    psum_tile = _pick(dataflow, zero, m * jnp.minimum(cols, n), n * jnp.minimum(cols, m))
+    spill = 1 - fits(psum_tile * psum_bytes, rates.output_half)
     spilled = spill * m * n * (nr - 1) * psum_bytes
     # Spilled sums must be written before they are read, so both stand in the order of need.
     per_fold_spill = 2 * spilled / counts.folds
@@ -337,15 +316,15 @@ def _dataflow_cost(
 
     macs = g * m * n * k
     # Bits that move to a neighbour with each MAC, and those of the operand that is moved in or out once.
-    per_mac = {
-        "os": rates.input_bits + rates.weight_bits,
-        "ws": rates.input_bits + rates.psum_bits / hw.lanes,
-        "is": rates.weight_bits + rates.psum_bits / hw.lanes,
-    }[dataflow]
-    once = {"os": m * n * rates.psum_bits, "ws": k * n * rates.weight_bits, "is": m * k * rates.input_bits}[
-        dataflow
-    ]
-    kept = rates.psum_bits / hw.lanes if dataflow == "os" else 0.0
+    psum_step = rates.psum_bits / hw.lanes
+    per_mac = _pick(
+        dataflow,
+        rates.input_bits + rates.weight_bits,
+        rates.input_bits + psum_step,
+        rates.weight_bits + psum_step,
+    )
+    once = _pick(dataflow, m * n * rates.psum_bits, k * n * rates.weight_bits, m * k * rates.input_bits)
+    kept = _pick(dataflow, psum_step, 0.0, 0.0)
     hops = macs * per_mac + g * once * (hw.rows / 2)
     dram = sum(value for name, value in traffic.items() if name.startswith("dram_"))
     sram = (
@@ -403,7 +382,7 @@ def _layer_from_rates(layer, hw, rates, mapping, keep_activations, edge) -> Cost
     if isinstance(mapping, str):
         return _dataflow_cost(layer, hw, rates, mapping, keep_input, keep_output)
     costs = [_dataflow_cost(layer, hw, rates, name, keep_input, keep_output) for name in DATAFLOWS]
-    return jax.tree.map(lambda a, b, c: mapping[0] * a + mapping[1] * b + mapping[2] * c, *costs)
+    return jax.tree.map(lambda os, ws, is_: mapping[0] * os + mapping[1] * ws + mapping[2] * is_, *costs)
 
 
 def _mapping_of(mapping):

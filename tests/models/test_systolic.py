@@ -11,7 +11,7 @@ from jax.test_util import check_grads
 
 from diffhw.hardware import Accelerator, Dram, Level
 from diffhw.mappings import DATAFLOWS, Precision
-from diffhw.models import systolic
+from diffhw.models import roofline, systolic
 from diffhw.models._systolic import _Demand, _runtime, array_counts
 from diffhw.workloads import Layer, Network
 
@@ -448,3 +448,12 @@ def test_unknown_dataflow_and_missing_buffer():
     hw = make_hw()
     with pytest.raises(ValueError, match="no level keeps tensor 'o'"):
         systolic(small_network(), dataclasses.replace(hw, levels=hw.levels[:2]), "ws")
+
+
+@pytest.mark.parametrize("dataflow", DATAFLOWS)
+def test_nothing_beats_the_roofline(dataflow):
+    layers, hw = random_batch(2000, seed=7)
+    cost = jax.jit(jax.vmap(lambda a, b: systolic.layer(a, b, dataflow)))(layers, hw)
+    bound = jax.jit(jax.vmap(roofline.layer))(layers, hw)
+    for figure in ("cycles", "energy_pj", "dram_bytes"):
+        assert np.all(getattr(cost, figure) >= getattr(bound, figure) * (1 - 1e-6)), figure

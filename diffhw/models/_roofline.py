@@ -1,0 +1,81 @@
+"""Roofline: the bound that no mapping and no dataflow can beat."""
+
+import jax.numpy as jnp
+
+from diffhw.hardware import Accelerator, area_parts, leakage_w
+from diffhw.mappings import Precision
+from diffhw.models._cost import Cost
+from diffhw.models._network import network_cost
+from diffhw.workloads import Layer, Network
+
+__all__ = ["compulsory_bytes", "roofline"]
+
+
+def touched(out, taps, stride, dilation, pad, size):
+    """Distinct input rows (or columns) under the windows of ``out`` outputs, padding left out."""
+    return jnp.minimum(jnp.minimum(size, (out - 1) * stride + dilation * (taps - 1) + 1 - pad), out * taps)
+
+
+def compulsory_bytes(layer: Layer, precision: Precision) -> dict:
+    """Bytes each tensor must cross the DRAM link at least once: touched inputs, weights, outputs."""
+    rows = touched(layer.p, layer.r, layer.stride_h, layer.dilation_h, layer.pad_top, layer.h)
+    cols = touched(layer.q, layer.s, layer.stride_w, layer.dilation_w, layer.pad_left, layer.w)
+    return {
+        "dram_input_read": layer.n * layer.g * layer.c * rows * cols * precision.input / 8,
+        "dram_weight_read": layer.weight_words * precision.weight / 8,
+        "dram_output_write": layer.output_words * precision.output / 8,
+    }
+
+
+def layer(layer: Layer, hw: Accelerator, mapping=None, precision: Precision | None = None) -> Cost:
+    """Lower bound of one layer: cycles = max(MACs / peak, compulsory bytes / bandwidth).
+
+    Energy is the MACs', the compulsory DRAM traffic's and the static power over those cycles; every
+    other part is at least zero. ``mapping`` is ignored (the bound holds for all). All leaves of layer,
+    hw and precision are differentiable, exactly, almost everywhere.
+    Source: Williams, Waterman, Patterson, CACM 2009 (the roofline), with compulsory traffic.
+    """
+    precision = Precision.of(hw) if precision is None else precision
+    tech = hw.technology
+    traffic = compulsory_bytes(layer, precision)
+    dram = sum(traffic.values())
+    compute = layer.macs / hw.peak_macs_per_cycle
+    cycles = jnp.maximum(compute, dram / hw.dram_bytes_per_cycle)
+    seconds = cycles / hw.freq_hz
+    energy = {
+        "mac": layer.macs * tech.mac_energy_pj(precision.weight, precision.input, precision.psum),
+        "dram": dram * 8 * hw.dram.pj_per_bit,
+        "leakage": leakage_w(hw) * seconds * 1e12,
+        "dram_static": hw.dram.static_w * seconds * 1e12,
+    }
+    area = area_parts(hw)
+    return Cost(
+        cycles=cycles,
+        energy_pj=sum(energy.values()),
+        area_mm2=sum(area.values()),
+        macs=layer.macs,
+        feasible=jnp.ones_like(cycles),
+        violation=jnp.zeros_like(cycles),
+        freq_hz=hw.freq_hz,
+        peak_macs_per_cycle=hw.peak_macs_per_cycle,
+        traffic_bytes=traffic,
+        energy_parts=energy,
+        area_parts=area,
+        cycle_parts={"compute": compute, "stall": cycles - compute},
+    )
+
+
+def roofline(
+    network: Network,
+    hw: Accelerator,
+    mapping=None,
+    precision: Precision | None = None,
+    *,
+    layer_loop: str = "vmap",
+) -> Cost:
+    """Lower bound of a network, layers one after the other; see `roofline.layer`. precision: leaves ()."""
+    bound = layer  # the kernel below takes one row
+    return network_cost(lambda row: bound(row, hw, None, precision), (network.layers,), network, layer_loop)
+
+
+roofline.layer = layer  # ty: ignore[unresolved-attribute]

@@ -1,0 +1,110 @@
+"""A whole design as one file: hardware, mapping, precision, batch."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from diffhw import hardware
+from diffhw.hardware import Accelerator
+from diffhw.mappings import DATAFLOWS, Precision
+
+__all__ = ["Design", "read_design", "write_design"]
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a search found, with nothing relaxed left in it.
+
+    hardware:   `Accelerator`.
+    dataflow:   "os" | "ws" | "is" for every layer, or {network name: one dataflow per distinct layer, in order}.
+    precision:  `Precision`, leaves ().
+    batch:      inferences run together.
+    notes:      sentences for the reader of the file.
+    """
+
+    hardware: Accelerator
+    dataflow: str | dict[str, tuple[str, ...]] = "ws"
+    precision: Precision = field(default_factory=Precision.create)
+    batch: int = 1
+    notes: tuple[str, ...] = ()
+
+    def mapping_of(self, network_name: str):
+        """The dataflow argument for `models.systolic`. Raises ValueError for a network the design does not know."""
+        if isinstance(self.dataflow, str):
+            return self.dataflow
+        if network_name not in self.dataflow:
+            known = ", ".join(self.dataflow)
+            raise ValueError(
+                f"the design has a dataflow per layer for {known}, not for {network_name}; give --mapping"
+            )
+        return list(self.dataflow[network_name])
+
+
+def write_design(design: Design, path) -> None:
+    """Write ``design`` as YAML; `read_design` gives the same numbers back. Replaces the file in one step."""
+    dataflow = design.dataflow
+    if not isinstance(dataflow, str):
+        dataflow = {name: list(names) for name, names in dataflow.items()}
+    bits = design.precision
+    document = {
+        "hardware": hardware.to_dict(design.hardware),
+        "mapping": {"model": "systolic", "dataflow": dataflow},
+        "precision": {name: float(getattr(bits, name)) for name in ("weight", "input", "psum", "output")},
+        "batch": design.batch,
+    }
+    lines = "".join(f"# {note}\n" for note in design.notes)
+    path = Path(path)
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(lines + yaml.safe_dump(document, sort_keys=False))
+    os.replace(partial, path)
+
+
+def read_design(path) -> Design:
+    """Read a design file. Raises ValueError naming the file and the key that is wrong."""
+    path = Path(path)
+    try:
+        document = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ValueError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)})") from None
+    if not isinstance(document, dict) or "hardware" not in document:
+        raise ValueError(f"{path}: a design file needs the keys hardware, mapping, precision, batch")
+    unknown = set(document) - {"hardware", "mapping", "precision", "batch"}
+    if unknown:
+        raise ValueError(
+            f"{path}: unknown key {sorted(unknown)[0]!r}; allowed: hardware, mapping, precision, batch"
+        )
+    mapping = document.get("mapping") or {}
+    if not isinstance(mapping, dict) or mapping.get("model", "systolic") != "systolic":
+        raise ValueError(f"{path}: mapping must be {{model: systolic, dataflow: ...}}")
+    dataflow = mapping.get("dataflow", "ws")
+    every = [dataflow] if isinstance(dataflow, str) else None
+    if every is None:
+        if not isinstance(dataflow, dict) or not all(isinstance(v, list) for v in dataflow.values()):
+            raise ValueError(f"{path}: mapping.dataflow must be a name or {{network: [names]}}")
+        dataflow = {name: tuple(names) for name, names in dataflow.items()}
+        every = [name for names in dataflow.values() for name in names]
+    for name in every:
+        if name not in DATAFLOWS:
+            raise ValueError(f"{path}: mapping.dataflow must be one of {', '.join(DATAFLOWS)}, got {name!r}")
+    bits = document.get("precision") or {}
+    if not isinstance(bits, dict) or set(bits) - {"weight", "input", "psum", "output"}:
+        raise ValueError(f"{path}: precision takes weight, input, psum, output (bits), got {bits!r}")
+    batch = document.get("batch", 1)
+    if not isinstance(batch, int) or batch < 1:
+        raise ValueError(f"{path}: batch must be a whole number >= 1, got {batch!r}")
+    try:
+        precision = Precision.create(**bits)
+    except ValueError as error:
+        raise ValueError(f"{path}: precision: {error}") from None
+    return Design(
+        hardware=hardware.from_dict(document["hardware"], f"{path}: hardware"),
+        dataflow=dataflow,
+        precision=precision,
+        batch=batch,
+    )
