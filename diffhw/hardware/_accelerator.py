@@ -103,7 +103,7 @@ class Accelerator:
     rows, cols:      PEs along the two axes.  lanes: MACs per PE and cycle.
     weight_bits, input_bits, psum_bits: widths of the datapath (area, and the default `Precision`).
     flexible:        1 if the array can change dataflow between layers (pays the switch overhead), else 0.
-    levels:          on-chip memories, innermost first; a tensor lives in the first level that keeps it.
+    levels:          on-chip memories, innermost first; `buffer` gives the one that faces the DRAM.
     dram:            `Dram`.  freq_hz: clock.  technology: `Technology`.
     """
 
@@ -168,11 +168,13 @@ class Accelerator:
         return self.dram.gb_per_s * 1e9 / self.freq_hz
 
     def buffer(self, tensor: str) -> tuple[Level, Array]:
-        """The innermost level that keeps ``tensor`` ("w", "i" or "o") and the bytes it has there.
+        """The outermost level that keeps ``tensor`` ("w", "i" or "o") and the bytes it has there.
 
-        A level shared by several tensors is split evenly between them.
+        That is the buffer which exchanges tiles with the DRAM; levels further in (registers or scratch
+        pads beside the PEs) are left to models that know them. A level shared by several tensors is
+        split evenly between them.
         """
-        for level in self.levels:
+        for level in reversed(self.levels):
             if tensor in level.keeps:
                 return level, level.capacity_bytes * level.instances / len(level.keeps)
         raise ValueError(
@@ -190,6 +192,16 @@ class Accelerator:
         """Side of a square PE: the length of one neighbour link."""
         return jnp.sqrt(self.pe_area_mm2())
 
+    def __repr__(self) -> str:
+        from diffhw.hardware._show import text
+
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        from diffhw.hardware._show import html
+
+        return html(self)
+
 
 def area_parts(hw: Accelerator) -> dict[str, Array]:
     """mm2 of each part: pe, sram, noc (neighbour links of the grid), phy. Differentiable."""
@@ -197,7 +209,12 @@ def area_parts(hw: Accelerator) -> dict[str, Array]:
     link_bits = hw.weight_bits + hw.input_bits + hw.psum_bits
     noc = hw.pes * tech.wire_um2_per_bit_um * link_bits * hw.pe_pitch_mm() * 1e-3
     sram = sum(level.instances * tech.sram_area_mm2(level.capacity_bytes) for level in hw.levels)
-    return {"pe": hw.pes * hw.pe_area_mm2(), "sram": sram, "noc": noc, "phy": hw.dram.phy_area_mm2}
+    return {
+        "pe": hw.pes * hw.pe_area_mm2(),
+        "sram": jnp.asarray(sram),
+        "noc": noc,
+        "phy": hw.dram.phy_area_mm2,
+    }
 
 
 def area_mm2(hw: Accelerator) -> Array:

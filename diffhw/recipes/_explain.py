@@ -1,0 +1,201 @@
+"""Why this design: rivals, sensitivities, what bounds each layer, what rests on assumed numbers."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffhw import hardware
+from diffhw.hardware import ASSUMED, Accelerator, scale_assumed
+from diffhw.mappings import DATAFLOWS, Precision
+from diffhw.models import Cost, array_counts, systolic
+from diffhw.recipes._design import Design
+from diffhw.recipes._problem import Problem
+from diffhw.recipes._result import Assumption, Rival, Sensitivity
+from diffhw.search import refine
+from diffhw.spaces import Real, Space
+from diffhw.workloads import Network
+
+__all__ = ["assumptions", "bounds", "exact_costs", "rivals", "sensitivities"]
+
+
+def exact_costs(networks, hw: Accelerator, dataflows) -> tuple[Cost, ...]:
+    """Costs in float64 as numpy leaves, one per network; ``dataflows``: network name -> mapping."""
+    with jax.enable_x64(True):
+        to64 = lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64)
+        hw64 = jax.tree.map(to64, hw)
+        out = []
+        for network in networks:
+            mapping = dataflows(network.info.name)
+            cost = jax.jit(systolic, static_argnames=("mapping",))(
+                jax.tree.map(to64, network), hw64, mapping=mapping if isinstance(mapping, str) else tuple(mapping)
+            )
+            out.append(jax.tree.map(np.asarray, cost))
+    return tuple(out)
+
+
+def rivals(problem: Problem, hw: Accelerator) -> tuple[Rival, ...]:
+    """Every catalogue design at the node, clock, widths and DRAM of ``hw``, each with its best dataflow."""
+    out = []
+    for name in hardware.names():
+        other = hardware.normalise(
+            hardware.load(name),
+            weight_bits=hw.weight_bits,
+            input_bits=hw.input_bits,
+            psum_bits=hw.psum_bits,
+            freq_hz=hw.freq_hz,
+            dram=hw.dram,
+            technology=hw.technology,
+        )
+        tried = {}
+        for dataflow in DATAFLOWS:
+            costs = exact_costs(problem.networks, other, lambda _, d=dataflow: d)
+            tried[dataflow] = (problem.value_of(costs), costs)
+        dataflow = min(tried, key=lambda d: tried[d][0])
+        value, costs = tried[dataflow]
+        figures = problem.figures_of(other, costs)
+        over = tuple(key for key, limit in problem.limits.items() if figures[key] > limit)
+        design = Design(hardware=other, dataflow=dataflow, precision=Precision.of(other))
+        out.append(Rival(name=name, design=design, costs=costs, objective=value, over_budget=over))
+    return tuple(sorted(out, key=lambda rival: (bool(rival.over_budget), rival.objective)))
+
+
+# Leaves of an accelerator worth turning, their unit, and whether only whole numbers make sense.
+_KNOBS: tuple[tuple[str, str, Callable], ...] = (
+    ("rows", "PEs", lambda hw: hw.rows),
+    ("cols", "PEs", lambda hw: hw.cols),
+    *(
+        (f"{name} buffer", "bytes", lambda hw, i=i: hw.levels[i].capacity_bytes)
+        for i, name in enumerate(("input", "weight", "output"))
+    ),
+    ("DRAM bandwidth", "GB/s", lambda hw: hw.dram.gb_per_s),
+    ("DRAM energy", "pJ/bit", lambda hw: hw.dram.pj_per_bit),
+    ("DRAM static power", "W", lambda hw: hw.dram.static_w),
+    ("clock", "Hz", lambda hw: hw.freq_hz),
+    ("MAC energy", "pJ", lambda hw: hw.technology.multiplier_pj),
+    ("register energy", "pJ/bit", lambda hw: hw.technology.register_pj_per_bit),
+    ("SRAM energy", "pJ", lambda hw: hw.technology.sram_read_pj),
+    ("wire energy", "pJ/bit/mm", lambda hw: hw.technology.wire_pj_per_bit_mm),
+    ("SRAM leakage", "W/byte", lambda hw: hw.technology.sram_leakage_w_per_byte),
+    ("logic leakage", "W/mm2", lambda hw: hw.technology.logic_leakage_w_per_mm2),
+)
+
+
+def sensitivities(problem: Problem, design: dict) -> tuple[Sensitivity, ...]:
+    """Relative change of the objective for +10 % of each number, largest first.
+
+    By gradient: 0.1 times the elasticity (for rows and columns through the surrogate slope of the
+    fold count). By value: the model at the number times 1.1 (rows and columns to the next whole PE).
+    """
+    leaves, tree = jax.tree.flatten(design["hardware"])
+    labels = {}
+    for name, unit, get in _KNOBS:
+        marked = jax.tree.unflatten(tree, list(range(len(leaves))))
+        labels[get(marked)] = (name, unit)
+    where = jnp.asarray(list(labels))
+
+    def log_objective(scale):
+        scaled = list(leaves)
+        for i, position in enumerate(labels):
+            scaled[position] = leaves[position] * scale[i]
+        hw = jax.tree.unflatten(tree, scaled)
+        return jnp.log(problem.objective({**design, "hardware": hw}))
+
+    ones = jnp.ones(len(where))
+    turned = 1 + 0.1 * np.eye(len(where))
+    for i, (name, _) in enumerate(labels.values()):
+        if name in ("rows", "cols"):
+            value = float(leaves[list(labels)[i]])
+            turned[i, i] = math.ceil(value * 1.1) / value
+    value, slope = jax.jit(jax.value_and_grad(log_objective))(ones)
+    moved = jax.jit(jax.vmap(log_objective))(jnp.asarray(turned, float))
+    out = [
+        Sensitivity(
+            name=name,
+            value=float(leaves[position]),
+            unit=unit,
+            by_gradient=float(slope[i]) * 0.1,
+            by_value=math.expm1(float(moved[i]) - float(value)),
+        )
+        for i, (position, (name, unit)) in enumerate(labels.items())
+    ]
+    return tuple(sorted(out, key=lambda one: -max(abs(one.by_gradient), abs(one.by_value))))
+
+
+def bounds(network: Network, hw: Accelerator, mapping, cost: Cost) -> tuple[str, ...]:
+    """One word per distinct layer: what its runtime is lost to, first cause first.
+
+    "DRAM": more than a tenth of the cycles wait for data. Else the larger of "part-filled folds" (PEs
+    without work) and "fill and drain" (cycles of a fold beyond its stream) if it costs over a tenth,
+    else "compute".
+    """
+    out = []
+    for i, layer in enumerate(network.rows()):
+        dataflow = mapping if isinstance(mapping, str) else mapping[i]
+        m, k = layer.n * layer.p * layer.q, layer.c * layer.r * layer.s
+        counts = array_counts(m, layer.k, k, hw.rows, hw.cols, dataflow, hw.lanes)
+        cycles, stall = (float(v[i]) for v in (cost.layers.cycles, cost.layers.cycle_parts["stall"]))
+        filled = float(counts.spatial_rows * counts.spatial_cols / (counts.folds * hw.rows * hw.cols))
+        streaming = float(counts.stream / counts.fold_cycles)
+        if stall > 0.1 * cycles:
+            out.append("DRAM")
+        elif min(filled, streaming) > 0.9:
+            out.append("compute")
+        else:
+            out.append("part-filled folds" if filled < streaming else "fill and drain")
+    return tuple(out)
+
+
+def assumptions(problem: Problem, best_index, labels: Callable[[dict], str]) -> tuple[Assumption, ...]:
+    """For each assumed number: the answer searched again, around the found one, with it halved and doubled.
+
+    One compiled program serves all: the factors are variables of a wider space that the refinement
+    may not touch. ``labels`` turns a design into the text that is compared.
+    """
+    used = [one for one in ASSUMED if problem.per_layer or not one.name.startswith("switch_")]
+    factors = {one.name: Real(values=(0.5, 1.0, 2.0)) for one in used}
+    wide = Space({"design": problem.template, "factors": factors})
+
+    def unpack(design):
+        hw = design["design"]["hardware"]
+        for name, factor in design["factors"].items():
+            hw = scale_assumed(hw, name, factor)
+        return {**design["design"], "hardware": hw}
+
+    own = [i for i, name in enumerate(wide.names) if not name.startswith("factors")]
+    scale = {name.split(".")[-1]: i for i, name in enumerate(wide.names) if name.startswith("factors")}
+    centre = np.ones(len(wide.names), np.int32)
+    centre[own] = np.asarray(best_index)
+    starts = np.repeat(centre[None], 1 + 2 * len(used), 0)
+    for i, one in enumerate(used):
+        starts[1 + 2 * i, scale[one.name]] = 0
+        starts[2 + 2 * i, scale[one.name]] = 2
+    constraints = [(lambda d, f=f: f(unpack(d)), limit, name) for f, limit, name in problem.constraints()]
+    ends = refine(
+        lambda d: problem.objective(unpack(d)), wide, starts, constraints=constraints, frozen=list(scale.values())
+    )
+    return _compare(ends, used, labels, wide, unpack)
+
+
+def _compare(ends, used, labels, wide, unpack) -> tuple[Assumption, ...]:
+    base_value, base_text = ends.values[0], labels(unpack(wide.at(ends.indices[0])))
+    out = []
+    for i, one in enumerate(used):
+        verdicts = []
+        for row in (1 + 2 * i, 2 + 2 * i):
+            text = labels(unpack(wide.at(ends.indices[row])))
+            verdicts.append((ends.values[row] / base_value - 1, "" if text == base_text else text))
+        out.append(
+            Assumption(
+                name=one.name,
+                value=one.default,
+                unit=one.unit,
+                why=one.why,
+                halved=verdicts[0],
+                doubled=verdicts[1],
+            )
+        )
+    return tuple(out)
+

@@ -1,0 +1,208 @@
+"""The main job as a space, an objective and constraints: which array for which networks."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from diffhw import hardware
+from diffhw.hardware import Accelerator, Level
+from diffhw.mappings import DATAFLOWS
+from diffhw.models import Cost, systolic
+from diffhw.spaces import Choice, Integer, Space
+from diffhw.workloads import Network
+
+__all__ = ["OBJECTIVES", "Problem", "buffer_names", "make_problem"]
+
+OBJECTIVES = {"edp": "J s", "latency": "s", "energy": "J"}
+LIMITS = {"area_mm2": "mm2", "power_w": "W", "latency_ms": "ms"}
+buffer_names = ("input", "weight", "output")
+
+
+def _figure(energy_j, latency_s, objective: str):
+    return {"edp": energy_j * latency_s, "latency": latency_s, "energy": energy_j}[objective]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything a search needs, and how to read its answer.
+
+    networks: merged.  base: the accelerator whose numbers are not searched.  template: the design with
+    variables, a dict {"hardware": Accelerator, "dataflow": one-hot (3,)}, without "dataflow" when it is
+    chosen per layer.  space: over it.
+    limits: {"area_mm2": 4.0, ...}.
+    """
+
+    networks: tuple[Network, ...]
+    base: Accelerator
+    template: dict
+    space: Space
+    objective_name: str
+    limits: dict[str, float]
+    per_layer: bool
+
+    def totals(self, design: dict) -> tuple[list[Array], list[Array]]:
+        """Energy (J) and latency (s) of each network, shape () each. Differentiable in the design."""
+        hw = design["hardware"]
+        if self.per_layer:
+            pairs = [self._switched(network, hw) for network in self.networks]
+        else:
+            costs = [systolic(net, hw, design["dataflow"], layer_loop="scan") for net in self.networks]
+            pairs = [(cost.energy_j, cost.latency_s) for cost in costs]
+        return [energy for energy, _ in pairs], [latency for _, latency in pairs]
+
+    def objective(self, design: dict) -> Array:
+        """The figure to minimise, summed over networks, shape ()."""
+        energies, latencies = self.totals(design)
+        return sum(_figure(e, t, self.objective_name) for e, t in zip(energies, latencies, strict=True))
+
+    def constraints(self) -> list[tuple[Callable, float, str]]:
+        """(function of the design, limit, name) triples; power and latency bind for the worst network."""
+
+        def power_w(design):
+            energies, latencies = self.totals(design)
+            return jnp.max(jnp.stack([e / t for e, t in zip(energies, latencies, strict=True)]))
+
+        def latency_ms(design):
+            return jnp.max(jnp.stack(self.totals(design)[1])) * 1e3
+
+        functions = {
+            "area_mm2": lambda design: hardware.area_mm2(design["hardware"]),
+            "power_w": power_w,
+            "latency_ms": latency_ms,
+        }
+        return [(functions[name], limit, name) for name, limit in self.limits.items()]
+
+    # -- One dataflow per layer --------------------------------------------------------------------
+
+    def per_layer_figures(self, network: Network, hw: Accelerator) -> tuple[Array, Array]:
+        """Energy (J) and latency (s) of each layer row under each dataflow, shapes (3, L)."""
+        costs = [systolic(network, hw, name).layers for name in DATAFLOWS]
+        energy = jnp.stack([cost.energy_pj * 1e-12 for cost in costs])
+        return energy, jnp.stack([cost.cycles / hw.freq_hz for cost in costs])
+
+    def choose(self, energy: Array, latency: Array) -> Array:
+        """Best dataflow index of each layer row, shape (L,), from (3, L) figures.
+
+        The product of two sums is smallest at a vertex of the convex hull of all their pairs (it is
+        quasi-concave), and a vertex is what some price per second selects layer by layer: trying every
+        price at which a layer changes its mind finds the optimum exactly. With a power or latency
+        limit the best hull vertex within it is taken (an optimum off the hull is not looked for).
+        """
+        if self.objective_name != "edp":
+            return jnp.argmin(energy if self.objective_name == "energy" else latency, axis=0)
+        prices = [jnp.zeros(1, energy.dtype)]
+        for a, b in ((0, 1), (0, 2), (1, 2)):
+            change = (energy[a] - energy[b]) / jnp.where(latency[b] == latency[a], jnp.inf, latency[b] - latency[a])
+            prices.append(jnp.maximum(change, 0.0) * (1 + 1e-5))
+        price = jnp.concatenate(prices)
+
+        def at(one_price):
+            best = jnp.argmin(energy + one_price * latency, axis=0)
+            pick = jax.nn.one_hot(best, 3, axis=0, dtype=energy.dtype)
+            total_energy, total_latency = (energy * pick).sum(), (latency * pick).sum()
+            bad = jnp.zeros((), bool)
+            if "latency_ms" in self.limits:
+                bad |= total_latency * 1e3 > self.limits["latency_ms"]
+            if "power_w" in self.limits:
+                bad |= total_energy / total_latency > self.limits["power_w"]
+            product = total_energy * total_latency
+            return jnp.where(bad, product * 1e6, product), best
+
+        products, bests = jax.vmap(at)(price)
+        return bests[jnp.argmin(products)]
+
+    def _switched(self, network: Network, hw: Accelerator) -> tuple[Array, Array]:
+        energy, latency = self.per_layer_figures(network, hw)
+        best = self.choose(jax.lax.stop_gradient(energy), jax.lax.stop_gradient(latency))
+        pick = jax.nn.one_hot(best, 3, axis=0, dtype=energy.dtype)
+        return (energy * pick).sum(), (latency * pick).sum()
+
+    # -- Reading an answer -------------------------------------------------------------------------
+
+    def dataflow_names(self, design: dict) -> str | dict[str, tuple[str, ...]]:
+        """The dataflow of a legal design: a name, or per network one name per distinct layer."""
+        if not self.per_layer:
+            return DATAFLOWS[int(np.argmax(np.asarray(design["dataflow"])))]
+        out = {}
+        for network in self.networks:
+            best = np.asarray(self.choose(*self.per_layer_figures(network, design["hardware"])))
+            out[network.info.name] = tuple(DATAFLOWS[i] for i in best[: network.size])
+        return out
+
+    def value_of(self, costs: list[Cost] | tuple[Cost, ...]) -> float:
+        """The objective from costs, as a float."""
+        return math.fsum(float(_figure(c.energy_j, c.latency_s, self.objective_name)) for c in costs)
+
+    def figures_of(self, hw: Accelerator, costs) -> dict[str, float]:
+        """What the limits are about: area, power and latency of the worst network."""
+        return {
+            "area_mm2": float(hardware.area_mm2(hw)),
+            "power_w": max(float(cost.power_w) for cost in costs),
+            "latency_ms": max(float(cost.latency_s) for cost in costs) * 1e3,
+        }
+
+
+def make_problem(
+    networks: tuple[Network, ...],
+    *,
+    objective: str,
+    limits: dict[str, float],
+    start: Accelerator | None,
+    bits: float,
+    node_nm: float,
+    freq_mhz: float,
+    dram: str,
+    per_layer_dataflow: bool,
+) -> Problem:
+    """The legal grid of the main job: rows, cols, three buffers, DRAM type and dataflow.
+
+    start: lanes and port widths are taken from it. Raises ValueError for an unknown objective or DRAM type.
+    """
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
+    types = hardware.DRAM_TYPES if dram == "auto" else (hardware.dram_name(hardware.dram(dram)),)
+    word_bits = {tensor: 64.0 if start is None else start.buffer(tensor)[0].word_bits for tensor in "iwo"}
+    levels = [
+        Level.create(name=name, keeps=name[0], capacity_bytes=65536, word_bits=word_bits[name[0]])
+        for name in buffer_names
+    ]
+    base = Accelerator.create(
+        rows=32,
+        cols=32,
+        lanes=1.0 if start is None else start.lanes,
+        levels=levels,
+        dram=hardware.dram(types[0]),
+        technology=hardware.Technology.at(node_nm),
+        weight_bits=bits,
+        input_bits=bits,
+        psum_bits=max(32, 2 * bits + 16),
+        flexible=1.0 if per_layer_dataflow else 0.0,
+        freq_hz=freq_mhz * 1e6,
+    )
+    searched = replace(
+        base,
+        rows=Integer(4, 256, per_octave=4),
+        cols=Integer(4, 256, per_octave=4),
+        levels=tuple(
+            replace(level, capacity_bytes=Integer(8 * 1024, 4 * 1024 * 1024, per_octave=1)) for level in levels
+        ),
+        dram=Choice({name: hardware.dram(name) for name in types}) if len(types) > 1 else base.dram,
+    )
+    design = {"hardware": searched}
+    if not per_layer_dataflow:
+        design["dataflow"] = Choice(DATAFLOWS)
+    return Problem(
+        networks=networks,
+        base=base,
+        template=design,
+        space=Space(design),
+        objective_name=objective,
+        limits=limits,
+        per_layer=per_layer_dataflow,
+    )
+
