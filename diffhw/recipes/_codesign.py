@@ -15,9 +15,9 @@ from diffhw import workloads
 from diffhw.mappings import DATAFLOWS, Precision
 from diffhw.recipes._design import Design
 from diffhw.recipes._explain import assumptions, bounds, exact_costs, rivals, sensitivities
-from diffhw.recipes._problem import LIMITS, OBJECTIVES, Problem, make_problem
+from diffhw.recipes._problem import LIMITS, METRICS, OBJECTIVES, Problem, make_problem
 from diffhw.recipes._result import Certificate, CodesignResult
-from diffhw.search import enumeration, gradient
+from diffhw.search import enumeration, gradient, refine
 from diffhw.spaces import Space
 
 __all__ = ["codesign"]
@@ -63,7 +63,9 @@ def codesign(
         _budget(name, value)
     if isinstance(batch, bool) or int(batch) != batch or batch < 1:
         raise ValueError(f"batch must be a whole number >= 1, got {batch}")
-    sources = [networks] if isinstance(networks, str | workloads.Network) or callable(networks) else list(networks)
+    sources = (
+        [networks] if isinstance(networks, str | workloads.Network) or callable(networks) else list(networks)
+    )
     if not sources:
         raise ValueError("codesign needs at least one network, got none")
     start = None if hardware is None else hardware_room.load(hardware)
@@ -88,15 +90,28 @@ def codesign(
         seconds[stage] = time.perf_counter() - clock
         clock = time.perf_counter()
 
+    blocks = _blocks(problem.space)
+    watch = lambda done, total, best: tell("search", done, total, best)
     found = gradient(
         problem.objective,
         problem.space,
         jax.random.key(seed),
         constraints=problem.constraints(),
-        blocks=_blocks(problem.space),
-        starts=None if start is None else [_snap(problem, start)],
-        progress=lambda done, total, best: tell("search", done, total, best),
+        metrics=METRICS,
+        blocks=blocks,
+        progress=watch,
     )
+    if start is not None:
+        found = refine(
+            problem.objective,
+            problem.space,
+            _snap(problem, start),
+            constraints=problem.constraints(),
+            metrics=METRICS,
+            blocks=blocks,
+            resume=found,
+            progress=watch,
+        )
     lap("search")
     answer = _answer(problem, found.best_index, int(batch))
     hw = answer.hardware
@@ -115,7 +130,7 @@ def codesign(
     tell("report", 1, 3, value)
     turned = sensitivities(problem, problem.space.at(found.best_index)) if explained else ()
     tell("report", 2, 3, value)
-    rests = assumptions(problem, found.best_index, lambda d: _label(problem, d)) if explained else ()
+    rests = assumptions(problem, found.best_index, blocks, lambda d: _label(problem, d)) if explained else ()
     tell("report", 3, 3, value)
     lap("report")
     return CodesignResult(
@@ -151,7 +166,11 @@ def codesign(
             "dram": dram,
             "per_layer_dataflow": per_layer_dataflow,
             "seed": seed,
-            "versions": {"diffhw": diffhw.__version__, "jax": jax.__version__, "python": platform.python_version()},
+            "versions": {
+                "diffhw": diffhw.__version__,
+                "jax": jax.__version__,
+                "python": platform.python_version(),
+            },
             "device": str(jax.devices()[0].device_kind),
             "dtype": "float32 search, float64 answer",
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -217,7 +236,9 @@ def _label(problem: Problem, design: dict) -> str:
     buffers = "/".join(f"{float(level.capacity_bytes) / 1024:g}" for level in hw.levels)
     dataflow = problem.dataflow_names(design)
     flow = dataflow if isinstance(dataflow, str) else "per layer"
-    return f"{float(hw.rows):g} x {float(hw.cols):g}, {buffers} KB, {hardware_room.dram_name(hw.dram)}, {flow}"
+    return (
+        f"{float(hw.rows):g} x {float(hw.cols):g}, {buffers} KB, {hardware_room.dram_name(hw.dram)}, {flow}"
+    )
 
 
 def _certify(problem: Problem, value: float, batch: int, tell) -> Certificate:
@@ -231,12 +252,15 @@ def _certify(problem: Problem, value: float, batch: int, tell) -> Certificate:
         def fill(design, dataflow=dataflow):
             return design if dataflow is None else {**design, "dataflow": dataflow}
 
-        constraints = [(lambda d, f=f, fill=fill: f(fill(d)), limit, name) for f, limit, name in problem.constraints()]
         done = enumeration(
             lambda d, fill=fill: problem.objective(fill(d)),
             inner,
-            constraints=constraints,
-            progress=lambda at, total, best, i=i: tell("certificate", at + i * total, len(passes) * total, best),
+            constraints=problem.constraints(),
+            metrics=METRICS,
+            chunk=16384,
+            progress=lambda at, total, best, i=i: tell(
+                "certificate", at + i * total, len(passes) * total, best
+            ),
         )
         designs += int(inner.size)
         if not done.feasible:
@@ -245,7 +269,9 @@ def _certify(problem: Problem, value: float, batch: int, tell) -> Certificate:
         if dataflow is not None:
             design = {**design, "dataflow": np.eye(3, dtype=np.float32)[DATAFLOWS.index(dataflow)]}
         hw = design["hardware"]
-        answer = Design(hardware=hw, dataflow=problem.dataflow_names(design), precision=Precision.of(hw), batch=batch)
+        answer = Design(
+            hardware=hw, dataflow=problem.dataflow_names(design), precision=Precision.of(hw), batch=batch
+        )
         exact = problem.value_of(exact_costs(problem.networks, hw, answer.mapping_of))
         if exact < best_value:
             best_value, best_design = exact, answer
@@ -257,4 +283,3 @@ def _certify(problem: Problem, value: float, batch: int, tell) -> Certificate:
         designs=designs,
         seconds=time.perf_counter() - began,
     )
-

@@ -30,7 +30,9 @@ def exact_costs(networks, hw: Accelerator, dataflows) -> tuple[Cost, ...]:
         for network in networks:
             mapping = dataflows(network.info.name)
             cost = jax.jit(systolic, static_argnames=("mapping",))(
-                jax.tree.map(to64, network), hw64, mapping=mapping if isinstance(mapping, str) else tuple(mapping)
+                jax.tree.map(to64, network),
+                hw64,
+                mapping=mapping if isinstance(mapping, str) else tuple(mapping),
             )
             out.append(jax.tree.map(np.asarray, cost))
     return tuple(out)
@@ -101,7 +103,7 @@ def sensitivities(problem: Problem, design: dict) -> tuple[Sensitivity, ...]:
         for i, position in enumerate(labels):
             scaled[position] = leaves[position] * scale[i]
         hw = jax.tree.unflatten(tree, scaled)
-        return jnp.log(problem.objective({**design, "hardware": hw}))
+        return jnp.log(problem.objective({**design, "hardware": hw})[0])
 
     ones = jnp.ones(len(where))
     turned = 1 + 0.1 * np.eye(len(where))
@@ -148,7 +150,9 @@ def bounds(network: Network, hw: Accelerator, mapping, cost: Cost) -> tuple[str,
     return tuple(out)
 
 
-def assumptions(problem: Problem, best_index, labels: Callable[[dict], str]) -> tuple[Assumption, ...]:
+def assumptions(
+    problem: Problem, best_index, blocks: list[list[str]], labels: Callable[[dict], str]
+) -> tuple[Assumption, ...]:
     """For each assumed number: the answer searched again, around the found one, with it halved and doubled.
 
     One compiled program serves all: the factors are variables of a wider space that the refinement
@@ -156,6 +160,7 @@ def assumptions(problem: Problem, best_index, labels: Callable[[dict], str]) -> 
     """
     used = [one for one in ASSUMED if problem.per_layer or not one.name.startswith("switch_")]
     factors = {one.name: Real(values=(0.5, 1.0, 2.0)) for one in used}
+    space_names = problem.space.names
     wide = Space({"design": problem.template, "factors": factors})
 
     def unpack(design):
@@ -164,38 +169,42 @@ def assumptions(problem: Problem, best_index, labels: Callable[[dict], str]) -> 
             hw = scale_assumed(hw, name, factor)
         return {**design["design"], "hardware": hw}
 
-    own = [i for i, name in enumerate(wide.names) if not name.startswith("factors")]
-    scale = {name.split(".")[-1]: i for i, name in enumerate(wide.names) if name.startswith("factors")}
+    columns = {one.name: wide.position(f"factors.{one.name}") for one in used}
+    own = [v for v in range(len(wide.names)) if v not in columns.values()]
     centre = np.ones(len(wide.names), np.int32)
     centre[own] = np.asarray(best_index)
-    starts = np.repeat(centre[None], 1 + 2 * len(used), 0)
-    for i, one in enumerate(used):
-        starts[1 + 2 * i, scale[one.name]] = 0
-        starts[2 + 2 * i, scale[one.name]] = 2
-    constraints = [(lambda d, f=f: f(unpack(d)), limit, name) for f, limit, name in problem.constraints()]
+    cases = [None, *((one.name, level) for one in used for level in (0, 2))]
+    starts = np.repeat(centre[None], len(cases), 0)
+    for row, case in enumerate(cases[1:], 1):
+        starts[row, columns[case[0]]] = case[1]
     ends = refine(
-        lambda d: problem.objective(unpack(d)), wide, starts, constraints=constraints, frozen=list(scale.values())
-    )
-    return _compare(ends, used, labels, wide, unpack)
+        lambda design: problem.objective(unpack(design)),
+        wide,
+        starts,
+        constraints=problem.constraints(),
+        blocks=[[own[space_names.index(name)] for name in block] for block in blocks],
+        pairs=False,
+    ).visited
+    assert ends is not None
+    # Ends come back in any order; the untouched factors say whose they are.
+    found = {}
+    for index, figures in zip(ends.index, ends.figures, strict=True):
+        moved = [(name, int(index[column])) for name, column in columns.items() if index[column] != 1]
+        found[moved[0] if moved else None] = (float(figures[0]), labels(unpack(wide.at(index))))
+    base_value, base_text = found[None]
 
+    def verdict(case):
+        value, text = found[case]
+        return value / base_value - 1, "" if text == base_text else text
 
-def _compare(ends, used, labels, wide, unpack) -> tuple[Assumption, ...]:
-    base_value, base_text = ends.values[0], labels(unpack(wide.at(ends.indices[0])))
-    out = []
-    for i, one in enumerate(used):
-        verdicts = []
-        for row in (1 + 2 * i, 2 + 2 * i):
-            text = labels(unpack(wide.at(ends.indices[row])))
-            verdicts.append((ends.values[row] / base_value - 1, "" if text == base_text else text))
-        out.append(
-            Assumption(
-                name=one.name,
-                value=one.default,
-                unit=one.unit,
-                why=one.why,
-                halved=verdicts[0],
-                doubled=verdicts[1],
-            )
+    return tuple(
+        Assumption(
+            name=one.name,
+            value=one.default,
+            unit=one.unit,
+            why=one.why,
+            halved=verdict((one.name, 0)),
+            doubled=verdict((one.name, 2)),
         )
-    return tuple(out)
-
+        for one in used
+    )

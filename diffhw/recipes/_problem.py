@@ -1,7 +1,6 @@
 """The main job as a space, an objective and constraints: which array for which networks."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import jax
@@ -16,11 +15,13 @@ from diffhw.models import Cost, systolic
 from diffhw.spaces import Choice, Integer, Space
 from diffhw.workloads import Network
 
-__all__ = ["OBJECTIVES", "Problem", "buffer_names", "make_problem"]
+__all__ = ["BUFFERS", "LIMITS", "METRICS", "OBJECTIVES", "Problem", "make_problem"]
 
 OBJECTIVES = {"edp": "J s", "latency": "s", "energy": "J"}
+METRICS = ("latency_ms", "energy_mj", "area_mm2")
+"""Axes of the Pareto set."""
 LIMITS = {"area_mm2": "mm2", "power_w": "W", "latency_ms": "ms"}
-buffer_names = ("input", "weight", "output")
+BUFFERS = ("input", "weight", "output")
 
 
 def _figure(energy_j, latency_s, objective: str):
@@ -55,27 +56,24 @@ class Problem:
             pairs = [(cost.energy_j, cost.latency_s) for cost in costs]
         return [energy for energy, _ in pairs], [latency for _, latency in pairs]
 
-    def objective(self, design: dict) -> Array:
-        """The figure to minimise, summed over networks, shape ()."""
+    def objective(self, design: dict) -> tuple[Array, dict[str, Array]]:
+        """The figure to minimise, summed over networks, and the named figures limits are about. Shapes ().
+
+        Power and latency are the worst network's; energy_mj is the sum, latency_ms the slowest.
+        """
         energies, latencies = self.totals(design)
-        return sum(_figure(e, t, self.objective_name) for e, t in zip(energies, latencies, strict=True))
-
-    def constraints(self) -> list[tuple[Callable, float, str]]:
-        """(function of the design, limit, name) triples; power and latency bind for the worst network."""
-
-        def power_w(design):
-            energies, latencies = self.totals(design)
-            return jnp.max(jnp.stack([e / t for e, t in zip(energies, latencies, strict=True)]))
-
-        def latency_ms(design):
-            return jnp.max(jnp.stack(self.totals(design)[1])) * 1e3
-
-        functions = {
-            "area_mm2": lambda design: hardware.area_mm2(design["hardware"]),
-            "power_w": power_w,
-            "latency_ms": latency_ms,
+        value = sum(_figure(e, t, self.objective_name) for e, t in zip(energies, latencies, strict=True))
+        power = [e / t for e, t in zip(energies, latencies, strict=True)]
+        return value, {
+            "area_mm2": hardware.area_mm2(design["hardware"]),
+            "power_w": jnp.max(jnp.stack(power)),
+            "latency_ms": jnp.max(jnp.stack(latencies)) * 1e3,
+            "energy_mj": sum(energies) * 1e3,
         }
-        return [(functions[name], limit, name) for name, limit in self.limits.items()]
+
+    def constraints(self) -> list[tuple[str, float]]:
+        """(figure, limit) pairs for a search."""
+        return list(self.limits.items())
 
     # -- One dataflow per layer --------------------------------------------------------------------
 
@@ -97,7 +95,9 @@ class Problem:
             return jnp.argmin(energy if self.objective_name == "energy" else latency, axis=0)
         prices = [jnp.zeros(1, energy.dtype)]
         for a, b in ((0, 1), (0, 2), (1, 2)):
-            change = (energy[a] - energy[b]) / jnp.where(latency[b] == latency[a], jnp.inf, latency[b] - latency[a])
+            change = (energy[a] - energy[b]) / jnp.where(
+                latency[b] == latency[a], jnp.inf, latency[b] - latency[a]
+            )
             prices.append(jnp.maximum(change, 0.0) * (1 + 1e-5))
         price = jnp.concatenate(prices)
 
@@ -169,7 +169,7 @@ def make_problem(
     word_bits = {tensor: 64.0 if start is None else start.buffer(tensor)[0].word_bits for tensor in "iwo"}
     levels = [
         Level.create(name=name, keeps=name[0], capacity_bytes=65536, word_bits=word_bits[name[0]])
-        for name in buffer_names
+        for name in BUFFERS
     ]
     base = Accelerator.create(
         rows=32,
@@ -189,7 +189,8 @@ def make_problem(
         rows=Integer(4, 256, per_octave=4),
         cols=Integer(4, 256, per_octave=4),
         levels=tuple(
-            replace(level, capacity_bytes=Integer(8 * 1024, 4 * 1024 * 1024, per_octave=1)) for level in levels
+            replace(level, capacity_bytes=Integer(8 * 1024, 4 * 1024 * 1024, per_octave=1))
+            for level in levels
         ),
         dram=Choice({name: hardware.dram(name) for name in types}) if len(types) > 1 else base.dram,
     )
@@ -205,4 +206,3 @@ def make_problem(
         limits=limits,
         per_layer=per_layer_dataflow,
     )
-
