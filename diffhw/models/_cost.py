@@ -61,3 +61,13 @@ class Cost:
     def dram_bytes(self) -> Array:
         """Bytes over the DRAM interface, reads and writes."""
         return sum(value for name, value in self.traffic_bytes.items() if name.startswith("dram_"))
+
+    def __repr__(self) -> str:
+        from diffhw.models import _show
+
+        return _show.text(self)
+
+    def _repr_html_(self) -> str:
+        from diffhw.models import _show
+
+        return _show.html(self)

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from diffhw.models._cost import Cost
-from diffhw.workloads import Network
 
 __all__ = ["network_cost"]
 
@@ -47,34 +46,21 @@ def _add(a: Cost, b: Cost) -> Cost:
     )
 
 
-def network_cost(layer_cost, rows, network: Network, layer_loop: str = "vmap") -> Cost:
-    """Total over layer rows: cycles, energy, MACs and traffic add (times count, under mask); area and
-    violation take the maximum; feasible is AND.
+def network_cost(layer_cost, rows, weight, mask, layer_loop: str = "vmap", copies: int = 1) -> Cost:
+    """Total over layer rows: cycles, energy, MACs and traffic add (times weight); area and violation
+    take the maximum; feasible is AND.
 
-    layer_cost: function of one row of ``rows`` (a tuple of pytrees with a leading layer axis) to Cost.
+    layer_cost: function of one row of ``rows`` (a pytree with a leading row axis) to Cost.
+    weight: (rows,), count x mask, and a share if ``copies`` > 1.  mask: (rows,), 0 for padding.
     layer_loop: "vmap" (per-layer costs kept in ``.layers``) or "scan" (totals only).
+    copies: the rows are so many versions of the same layers, one block after another; they are
+        added up before per-layer costs are reported.
     """
-    weight = network.count * network.mask
     if layer_loop == "vmap":
-        each = jax.vmap(lambda row, w, mask: _verdict(_scale(layer_cost(*row), w), mask))(
-            rows, weight, network.mask
-        )
-        total = lambda part: {name: value.sum(0) for name, value in part.items()}
-        return Cost(
-            cycles=each.cycles.sum(0),
-            energy_pj=each.energy_pj.sum(0),
-            area_mm2=each.area_mm2.max(0),
-            macs=each.macs.sum(0),
-            feasible=each.feasible.min(0),
-            violation=each.violation.max(0),
-            freq_hz=each.freq_hz[0],
-            peak_macs_per_cycle=each.peak_macs_per_cycle[0],
-            traffic_bytes=total(each.traffic_bytes),
-            energy_parts=total(each.energy_parts),
-            area_parts={name: value.max(0) for name, value in each.area_parts.items()},
-            cycle_parts=total(each.cycle_parts),
-            layers=each,
-        )
+        each = jax.vmap(lambda row, w, real: _verdict(_scale(layer_cost(row), w), real))(rows, weight, mask)
+        if copies > 1:
+            each = _fold(jax.tree.map(lambda leaf: leaf.reshape(copies, -1), each))
+        return replace(_fold(each), layers=each)
     if layer_loop != "scan":
         raise ValueError(f"layer_loop must be 'vmap' or 'scan', got {layer_loop!r}")
 
@@ -82,11 +68,30 @@ def network_cost(layer_cost, rows, network: Network, layer_loop: str = "vmap") -
     layer_cost = jax.checkpoint(layer_cost)
 
     def step(so_far, row_weight_mask):
-        row, w, mask = row_weight_mask
-        return _add(so_far, _verdict(_scale(layer_cost(*row), w), mask)), None
+        row, w, real = row_weight_mask
+        return _add(so_far, _verdict(_scale(layer_cost(row), w), real)), None
 
-    first = jax.tree.map(lambda leaf: leaf[0], (rows, weight, network.mask))
-    start = _verdict(_scale(layer_cost(*first[0]), first[1]), first[2])
-    rest = jax.tree.map(lambda leaf: leaf[1:], (rows, weight, network.mask))
-    total, _ = lax.scan(step, start, rest)
-    return total
+    # Starting from neutral values keeps the layer's code in the program once.
+    shape = jax.eval_shape(lambda: layer_cost(jax.tree.map(lambda leaf: leaf[0], rows)))
+    start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
+    start = replace(start, feasible=jnp.ones_like(start.feasible))
+    return lax.scan(step, start, (rows, weight, mask))[0]
+
+
+def _fold(each: Cost) -> Cost:
+    """Costs stacked on axis 0 as one."""
+    total = lambda part: {name: value.sum(0) for name, value in part.items()}
+    return Cost(
+        cycles=each.cycles.sum(0),
+        energy_pj=each.energy_pj.sum(0),
+        area_mm2=each.area_mm2.max(0),
+        macs=each.macs.sum(0),
+        feasible=each.feasible.min(0),
+        violation=each.violation.max(0),
+        freq_hz=each.freq_hz[0],
+        peak_macs_per_cycle=each.peak_macs_per_cycle[0],
+        traffic_bytes=total(each.traffic_bytes),
+        energy_parts=total(each.energy_parts),
+        area_parts={name: value.max(0) for name, value in each.area_parts.items()},
+        cycle_parts=total(each.cycle_parts),
+    )

@@ -75,7 +75,10 @@ def roofline(
 ) -> Cost:
     """Lower bound of a network, layers one after the other; see `roofline.layer`. precision: leaves ()."""
     bound = layer  # the kernel below takes one row
-    return network_cost(lambda row: bound(row, hw, None, precision), (network.layers,), network, layer_loop)
+    weight = network.count * network.mask
+    return network_cost(
+        lambda row: bound(row, hw, None, precision), network.layers, weight, network.mask, layer_loop
+    )
 
 
-roofline.layer = layer  # ty: ignore[unresolved-attribute]
+roofline.layer = layer  # ty: ignore[missing-attribute]

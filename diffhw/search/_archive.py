@@ -85,7 +85,8 @@ class Archive:
     def restore(self, result) -> None:
         """Go on with the counts and the history of an earlier result."""
         self.evaluations, self._earlier = result.evaluations, result.seconds
-        self.gradient_evaluations, self.rounds = result.gradient_evaluations, result.rounds
+        self.gradient_evaluations, self.gradient_cost = result.gradient_evaluations, result.gradient_cost
+        self.rounds = result.rounds
         self._history = list(
             zip(*[result.history[k] for k in ("evaluations", "seconds", "best")], strict=True)
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -19,7 +19,6 @@ from diffhw.spaces import Space
 __all__ = ["enumeration"]
 
 _REFERENCES = 32  # points of the running front that the device compares with
-_KEPT = 1024  # rows per chunk that a device hands back compacted; beyond, the host takes the whole chunk
 
 
 class _Sweep:
@@ -43,18 +42,19 @@ class _Sweep:
         excess = jnp.max(constrained / limits[None] - 1.0, axis=1, initial=-1.0)
         real = (offsets < count) & jnp.isfinite(objective) & ~jnp.isnan(excess)
         points = figures[:, self.axes]
+
         # One reference at a time: a (rows, references, metrics) array would be slower on a CPU.
-        beaten = jnp.zeros_like(real)
-        for r in range(_REFERENCES):
+        def compare(r, beaten):
             lower = jnp.all(references[r][None] <= points, axis=1)
-            beaten |= lower & jnp.any(references[r][None] < points, axis=1)
+            return beaten | (lower & jnp.any(references[r][None] < points, axis=1))
+
+        beaten = lax.fori_loop(0, _REFERENCES, compare, jnp.zeros_like(real))
         keep = real & (excess <= MARGIN) & ((objective <= threshold) | ((excess <= 0) & ~beaten))
-        (rows,) = jnp.nonzero(keep, size=min(_KEPT, self.chunk), fill_value=0)
         nearest = jnp.argmin(jnp.where(real, excess, jnp.inf))
         free = jnp.argmin(jnp.where(real, objective, jnp.inf))
-        picked = jnp.concatenate([jnp.stack([nearest, free]), rows])
-        kept = jnp.sum(keep)[None].astype(jnp.int32)
-        return picked.astype(jnp.int32), figures[picked], kept, real[picked[:2]], figures, keep
+        extremes = jnp.stack([nearest, free])
+        # The host compacts: a nonzero on the device costs more to compile than it saves.
+        return keep, figures, offsets[extremes], figures[extremes], real[extremes]
 
     def program(self, archive: Archive):
         """The compiled chunk over all devices, and the float64 evaluation beside it."""
@@ -63,7 +63,7 @@ class _Sweep:
             self._part,
             mesh=self.mesh,
             in_specs=(spread, same, same, same, same, same),
-            out_specs=(spread,) * 6,
+            out_specs=(spread,) * 5,
             check_vma=False,
         )
         dtype = jnp.result_type(float)
@@ -201,25 +201,16 @@ def enumeration(
 
 
 def _digest(archive: Archive, sweep: _Sweep, pool: _Pool, start, count, out) -> None:
-    parts = len(sweep.devices)
-    picked, figures, kept, real, everything, keep = out
-    picked = np.asarray(picked).reshape(parts, -1)
-    figures = np.asarray(figures, np.float64).reshape(parts, picked.shape[1], -1)
-    kept, real = np.asarray(kept), np.asarray(real).reshape(parts, 2)
-    index_of = lambda offsets: archive.space.advance(start.astype(np.int64), offsets.astype(np.int64))
-    if (kept > picked.shape[1] - 2).any():  # only before the threshold and the front have settled
-        rows = np.flatnonzero(np.asarray(keep))
-        pool.add(index_of(rows), np.asarray(everything)[rows].astype(np.float64))
-    else:
-        for part in range(parts):
-            rows = slice(2, 2 + kept[part])
-            if kept[part]:
-                pool.add(index_of(picked[part, rows] + part * sweep.chunk), figures[part, rows])
-    for part in range(parts):
-        for which in (0, 1):
-            if real[part, which]:
-                offset = picked[part, which : which + 1] + part * sweep.chunk
-                pool.extreme(which, index_of(offset), figures[part, which : which + 1])
+    keep, figures, offsets, extremes, real = out
+    index_of = lambda places: archive.space.advance(start.astype(np.int64), places.astype(np.int64))
+    rows = np.flatnonzero(np.asarray(keep))
+    if len(rows):
+        pool.add(index_of(rows), np.asarray(figures)[rows].astype(np.float64))
+    offsets, extremes, real = np.asarray(offsets), np.asarray(extremes, np.float64), np.asarray(real)
+    for which in (0, 1):
+        places = np.arange(which, len(real), 2)[real[which::2]]
+        if len(places):
+            pool.extreme(which, index_of(offsets[places]), extremes[places])
     archive.note(count, pool.best)
 
 

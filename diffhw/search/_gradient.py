@@ -19,6 +19,7 @@ import numpy as np
 from jax import Array, lax
 
 from diffhw.search._archive import Archive, Progress
+from diffhw.search._problem import host_generator
 from diffhw.search._refine import Blocks, descend
 from diffhw.search._result import SearchResult, finish, key_of
 from diffhw.spaces import Choice, Space
@@ -27,7 +28,7 @@ __all__ = ["gradient"]
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8  # of Adam (arXiv 1412.6980)
 _TINY = 1e-30  # below any figure with a physical unit we use; keeps logarithms finite
-_REPEATS = 5  # timed runs behind the measured cost of a gradient
+_REPEATS = 7  # timed runs behind the measured cost of a gradient
 
 
 class _Descent:
@@ -45,8 +46,9 @@ class _Descent:
         self.snaps = all(one.relax == "straight_through" for one in choices)
         self.name = (restarts, chunk, steps, learning_rate, final_rate, temperature, penalty)
 
-    def _loss(self, params, multipliers, limits, heat, key):
-        design = self.space.decode(params, heat, key if self.noisy else None)
+    def _loss(self, params, multipliers, limits, heat, seed):
+        key = jax.random.key(seed.astype(jnp.uint32)) if self.noisy else None
+        design = self.space.decode(params, heat, key)
         objective, constrained, metrics = self.problem.figures(design)
         excess = jnp.log(jnp.maximum(constrained, _TINY) / limits)
         pressed = jnp.maximum(0.0, multipliers + self.penalty * excess)
@@ -60,22 +62,23 @@ class _Descent:
         hot, cold = self.temperature
         return self.learning_rate * rate, hot * (cold / hot) ** done
 
-    def start(self, key, number):
-        """State of the runs of round ``number``: parameters, both Adam moments, multipliers, keys."""
-        keys = jax.random.split(jax.random.fold_in(key, number), self.restarts)
-        params = jax.vmap(self.space.init)(keys)
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return params, zeros, zeros, jnp.zeros((self.restarts, len(self.problem.measures))), keys
+    def start(self, generator: np.random.Generator):
+        """State of the runs, on the host: parameters, both Adam moments, multipliers, seeds of noise."""
+        dtype = np.dtype(jnp.result_type(float))
+        params = self.space.place(generator.random((self.restarts, self.space.width), dtype))
+        zeros = {name: np.zeros_like(leaf) for name, leaf in params.items()}
+        multipliers = np.zeros((self.restarts, len(self.problem.measures)), dtype)
+        seeds = generator.integers(0, 2**31 - 1, self.restarts, np.int32)
+        return params, zeros, zeros, multipliers, seeds
 
     def steps_with_gradient(self, state, first, limits):
         """``chunk`` Adam steps, then one multiplier update. Also returns the figures at every step."""
         slope = jax.vmap(jax.value_and_grad(self._loss, has_aux=True), in_axes=(0, 0, None, None, 0))
 
         def step(carry, i):
-            params, mean, square, multipliers, keys, _ = carry
+            params, mean, square, multipliers, seeds, _ = carry
             rate, heat = self._schedule(first + i)
-            noise = jax.vmap(lambda key: jax.random.fold_in(key, first + i))(keys) if self.noisy else keys
-            (_, (*figures, pressed)), grads = slope(params, multipliers, limits, heat, noise)
+            (_, (*figures, pressed)), grads = slope(params, multipliers, limits, heat, seeds + (first + i))
             grads = jax.tree.map(lambda g: jnp.nan_to_num(g, nan=0.0, posinf=0.0, neginf=0.0), grads)
             mean = jax.tree.map(lambda m, g: _BETA1 * m + (1 - _BETA1) * g, mean, grads)
             square = jax.tree.map(lambda s, g: _BETA2 * s + (1 - _BETA2) * g * g, square, grads)
@@ -85,14 +88,14 @@ class _Descent:
                 lambda p, m, s: p - rate * (m / a) / (jnp.sqrt(s / b) + _EPSILON), params, mean, square
             )
             params = jax.vmap(self.space.project)(params)
-            return (params, mean, square, multipliers, keys, pressed), tuple(figures)
+            return (params, mean, square, multipliers, seeds, pressed), tuple(figures)
 
         carry = (*state, state[3])
-        (params, mean, square, multipliers, keys, pressed), path = lax.scan(
+        (params, mean, square, multipliers, seeds, pressed), path = lax.scan(
             step, carry, jnp.arange(self.chunk, dtype=float)
         )
         pressed = jnp.where(jnp.isfinite(pressed), pressed, multipliers)
-        return (params, mean, square, pressed, keys), path
+        return (params, mean, square, pressed, seeds), path
 
     def steps_without_gradient(self, state, first, limits):
         """The same evaluations, batch size and loop, values only."""
@@ -109,25 +112,24 @@ class _Descent:
 
     def builders(self) -> dict:
         """What to compile."""
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        number = jax.ShapeDtypeStruct((), jnp.int32)
-        state = jax.eval_shape(self.start, key, number)
+        state = self.start(np.random.default_rng(0))
         scalar = jax.ShapeDtypeStruct((), jnp.result_type(float))
         limits = jax.ShapeDtypeStruct((len(self.problem.measures),), scalar.dtype)
         return {
-            ("start", self.restarts): lambda: jax.jit(self.start).lower(key, number),
             ("gradient", *self.name): lambda: jax.jit(self.steps_with_gradient).lower(state, scalar, limits),
             ("value", *self.name): lambda: jax.jit(self.steps_without_gradient).lower(state, scalar, limits),
         }
 
 
-def _median_seconds(run: Callable) -> float:
+def _time_ratio(dear: Callable, cheap: Callable) -> float:
+    """Median time of ``dear`` over that of ``cheap``, run in turn so that a busy machine hits both."""
     times = []
     for _ in range(_REPEATS + 1):
-        begin = time.perf_counter()
-        jax.block_until_ready(run())
-        times.append(time.perf_counter() - begin)
-    return float(np.median(times[1:]))
+        for run in (dear, cheap):
+            begin = time.perf_counter()
+            jax.block_until_ready(run())
+            times.append(time.perf_counter() - begin)
+    return float(np.median(times[2::2]) / np.median(times[3::2]))
 
 
 def gradient(
@@ -190,19 +192,17 @@ def gradient(
     )
     problem = archive.problem
     problem.prepare(run.builders() | problem.evaluators())
-    begin, compiled = (
-        problem.program(("start", restarts)),
-        problem.program(("gradient", *run.name)),
-    )
+    compiled = problem.program(("gradient", *run.name))
     limits = np.asarray(archive.limits, jnp.result_type(float))
     number = lambda value: np.asarray(value, jnp.result_type(float))
 
-    state = begin(key, np.int32(archive.rounds))
+    state = run.start(host_generator(key, archive.rounds))
     measuring = time.perf_counter()
     plain = problem.program(("value", *run.name))
-    dear = _median_seconds(lambda: compiled(state, number(0), limits))
-    cheap = _median_seconds(lambda: plain(state, number(0), limits))
-    archive.gradient_cost = cost = max(1.0, dear / cheap)
+    ratio = _time_ratio(
+        lambda: compiled(state, number(0), limits), lambda: plain(state, number(0), limits)
+    )
+    archive.gradient_cost = cost = max(1.0, ratio)
     archive.exclude(time.perf_counter() - measuring)
 
     per_chunk = restarts * chunk * cost
@@ -234,6 +234,8 @@ def gradient(
         ends = archive.index[archive.order(ends[ends >= 0])[:starts_to_refine]]
     else:
         runs = np.zeros((0, restarts), np.int64)
-        ends = problem.sample(key, archive.rounds, starts_to_refine)
+        ends = host_generator(key, archive.rounds).integers(
+            0, space.sizes, (starts_to_refine, len(space.sizes))
+        )
     descend(archive, ends, blocks, pairs)
     return finish(archive, "gradient", key, visited=runs.reshape(-1))

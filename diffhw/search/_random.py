@@ -6,7 +6,7 @@ import numpy as np
 from jax import Array
 
 from diffhw.search._archive import Archive, Progress
-from diffhw.search._problem import BATCH
+from diffhw.search._problem import BATCH, host_generator
 from diffhw.search._refine import Blocks, descend
 from diffhw.search._result import SearchResult, finish, key_of
 from diffhw.spaces import Space
@@ -14,6 +14,10 @@ from diffhw.spaces import Space
 __all__ = ["local_search", "random_search"]
 
 _PATIENCE = 20  # rounds in a row that found nothing unseen: the space is as good as exhausted
+
+
+def _drawn(space: Space, key: Array, number: int, n: int) -> np.ndarray:
+    return host_generator(key, number).integers(0, space.sizes, (n, len(space.sizes)), np.int32)
 
 
 def random_search(
@@ -38,12 +42,11 @@ def random_search(
         progress=progress,
         resume=resume,
     )
-    problem = archive.problem
-    problem.prepare(problem.evaluators() | problem.sampler(BATCH))
+    archive.problem.prepare(archive.problem.evaluators())
     key, idle = key_of(key), 0
     while not archive.exhausted and idle < _PATIENCE and len(archive) < space.size:
         known = len(archive)
-        archive.evaluate(problem.sample(key, archive.rounds, BATCH))
+        archive.evaluate(_drawn(space, key, archive.rounds, BATCH))
         archive.rounds += 1
         idle = 0 if len(archive) > known else idle + 1
     return finish(archive, "random", key, visited=np.arange(len(archive)))
@@ -59,7 +62,7 @@ def local_search(
     budget: float | None = 50_000,
     progress: Progress | None = None,
     resume: SearchResult | None = None,
-    starts: int = 16,
+    starts: int = 64,
     blocks: Blocks | None = None,
     pairs: bool = True,
 ) -> SearchResult:
@@ -78,13 +81,12 @@ def local_search(
         progress=progress,
         resume=resume,
     )
-    problem = archive.problem
-    problem.prepare(problem.evaluators() | problem.sampler(starts))
+    archive.problem.prepare(archive.problem.evaluators())
     blocks = [[v] for v in range(len(space.sizes))] if blocks is None else blocks
     key, ends, idle = key_of(key), [], 0
     while not archive.exhausted and idle < _PATIENCE and len(archive) < space.size:
         known = len(archive)
-        first = problem.sample(key, archive.rounds, starts)
+        first = _drawn(space, key, archive.rounds, starts)
         ends.append(descend(archive, first, blocks, pairs))
         archive.rounds += 1
         idle = 0 if len(archive) > known else idle + 1

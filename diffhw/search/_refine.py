@@ -165,4 +165,6 @@ def refine(
     if starts.shape[1] != len(space.sizes):
         raise ValueError(f"starts are index vectors of {len(space.sizes)} entries, got shape {starts.shape}")
     ends = descend(archive, starts, blocks, pairs)
+    if resume is not None and resume.visited is not None:
+        ends = np.concatenate([archive.evaluate(resume.visited.index), ends])  # all known: costs nothing
     return finish(archive, "refine", key_of(key), visited=ends)

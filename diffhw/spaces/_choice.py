@@ -73,8 +73,8 @@ class Choice(Variable):
                 f"Choice: options must be strings, or numbers of equal shapes ({error})"
             ) from error
 
-    def init(self, key: Array) -> Array:
-        return jax.random.uniform(key, (self.size,), float, -1.0, 1.0)
+    def init(self, uniform):
+        return 2.0 * uniform - 1.0
 
     def project(self, param: Array) -> Array:
         return jnp.clip(param - param.mean(), -SPAN / 2, SPAN / 2)

@@ -44,9 +44,8 @@ class _Number(Variable):
         self.continuous = values is None
         self.size = _FINE + 1 if values is None else len(values)
 
-    def init(self, key: Array) -> Array:
-        half = _MIDDLE * SPAN / 2
-        return jax.random.uniform(key, (), float, -half, half)
+    def init(self, uniform):
+        return (uniform - 0.5) * (_MIDDLE * SPAN)
 
     def project(self, param: Array) -> Array:
         return jnp.clip(param, -SPAN / 2, SPAN / 2)

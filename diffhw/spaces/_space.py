@@ -111,8 +111,22 @@ class Space:
 
     def init(self, key: Array) -> dict[str, Array]:
         """Unconstrained parameters drawn in the middle of every range: name -> () or (n,) floats."""
-        keys = jax.random.split(key, len(self.variables))
-        return {slot.name: slot.variable.init(k) for slot, k in zip(self.variables, keys, strict=True)}
+        return self.place(jax.random.uniform(key, (self.width,), float))
+
+    @property
+    def width(self) -> int:
+        """Number of unconstrained parameters."""
+        return sum(math.prod(slot.variable.param_shape) for slot in self.variables)
+
+    def place(self, uniform) -> dict[str, Any]:
+        """Parameters from uniform numbers in [0, 1), shape (..., `width`): NumPy in, NumPy out."""
+        params, begin = {}, 0
+        for slot in self.variables:
+            shape = slot.variable.param_shape
+            piece = uniform[..., begin : begin + math.prod(shape)]
+            params[slot.name] = slot.variable.init(piece.reshape(*uniform.shape[:-1], *shape))
+            begin += math.prod(shape)
+        return params
 
     def project(self, params: dict[str, Array]) -> dict[str, Array]:
         """The nearest parameters within the ranges: apply after each optimiser step.

@@ -31,8 +31,8 @@ class Variable:
     continuous: bool = False
     param_shape: tuple[int, ...] = ()
 
-    def init(self, key: Array) -> Array:
-        """A random parameter in the middle of the range, shape `param_shape`."""
+    def init(self, uniform):
+        """A parameter in the middle of the range, from uniform numbers in [0, 1) of the same shape."""
         raise NotImplementedError
 
     def project(self, param: Array) -> Array:

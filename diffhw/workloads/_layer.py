@@ -4,15 +4,18 @@ Letters: n batch, g groups, k output channels per group, c input channels per gr
 rows and columns, r and s filter rows and columns, h and w input rows and columns (unpadded).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
+from jax.core import Tracer
 
 from diffhw import numerics
+from diffhw.workloads import _show
 
 __all__ = ["Layer", "Network", "NetworkInfo", "Operator"]
 
@@ -20,6 +23,58 @@ _POSITIVE = ("n", "g", "k", "c", "p", "q", "r", "s", "h", "w")
 _STEPS = ("stride_h", "stride_w", "dilation_h", "dilation_w")
 _PADS = ("pad_top", "pad_left")
 LAYER_FIELDS = (*_POSITIVE, *_PADS, *_STEPS, "weight_is_activation")
+
+
+def layer_numbers(
+    *,
+    n=1,
+    g=1,
+    k=1,
+    c=1,
+    p: Any = None,
+    q: Any = None,
+    r=1,
+    s=1,
+    h: Any = None,
+    w: Any = None,
+    pad_top=0,
+    pad_left=0,
+    pad_bottom=None,
+    pad_right=None,
+    stride_h=1,
+    stride_w=1,
+    dilation_h=1,
+    dilation_w=1,
+    weight_is_activation=0,
+) -> dict:
+    """The fields of a layer, checked and completed, still plain numbers (readers stack them in numpy).
+
+    Same arguments and errors as `Layer.create`.
+    """
+    for axis, out, size in (("h", "p", h), ("w", "q", w)):
+        if size is None and {"p": p, "q": q}[out] is None:
+            raise ValueError(f"a layer needs {axis} (input size) or {out} (output size)")
+    if p is None:
+        bottom = pad_top if pad_bottom is None else pad_bottom
+        p = (h + pad_top + bottom - dilation_h * (r - 1) - 1) // stride_h + 1
+    if q is None:
+        right = pad_left if pad_right is None else pad_right
+        q = (w + pad_left + right - dilation_w * (s - 1) - 1) // stride_w + 1
+    if h is None:
+        h = (p - 1) * stride_h + dilation_h * (r - 1) + 1 - 2 * pad_top
+    if w is None:
+        w = (q - 1) * stride_w + dilation_w * (s - 1) + 1 - 2 * pad_left
+    sizes = dict(n=n, g=g, k=k, c=c, p=p, q=q, r=r, s=s, h=h, w=w)
+    steps = dict(stride_h=stride_h, stride_w=stride_w, dilation_h=dilation_h, dilation_w=dilation_w)
+    pads = dict(pad_top=pad_top, pad_left=pad_left)
+    derived = dict(p=sizes.pop("p"), q=sizes.pop("q"))  # checked last: blame the size that was given
+    for name, value in (sizes | steps | derived).items():
+        if not isinstance(value, Tracer) and not np.all(np.asarray(value, float) >= 1):
+            raise ValueError(f"layer size {name} must be >= 1, got {value}")
+    for name, value in pads.items():
+        if not isinstance(value, Tracer) and not np.all(np.asarray(value, float) >= 0):
+            raise ValueError(f"{name} must be >= 0, got {value}")
+    return sizes | derived | steps | pads | dict(weight_is_activation=weight_is_activation)
 
 
 @struct.dataclass(kw_only=True)
@@ -80,33 +135,28 @@ class Layer:
         pad_bottom, pad_right: default to pad_top, pad_left; used only to derive p and q.
         Raises ValueError naming the field for a size below one or not a number.
         """
-        for axis, out, size in (("h", "p", h), ("w", "q", w)):
-            if size is None and {"p": p, "q": q}[out] is None:
-                raise ValueError(f"a layer needs {axis} (input size) or {out} (output size)")
-        if p is None:
-            bottom = pad_top if pad_bottom is None else pad_bottom
-            p = (h + pad_top + bottom - dilation_h * (r - 1) - 1) // stride_h + 1
-        if q is None:
-            right = pad_left if pad_right is None else pad_right
-            q = (w + pad_left + right - dilation_w * (s - 1) - 1) // stride_w + 1
-        if h is None:
-            h = (p - 1) * stride_h + dilation_h * (r - 1) + 1 - 2 * pad_top
-        if w is None:
-            w = (q - 1) * stride_w + dilation_w * (s - 1) + 1 - 2 * pad_left
-        values = dict(n=n, g=g, k=k, c=c, p=p, q=q, r=r, s=s, h=h, w=w)
-        steps = dict(stride_h=stride_h, stride_w=stride_w, dilation_h=dilation_h, dilation_w=dilation_w)
-        for name, value in (values | steps).items():
-            if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value, float) >= 1):
-                raise ValueError(f"layer size {name} must be >= 1, got {value}")
-        pads = {
-            name: numerics.non_negative(name, value)
-            for name, value in (("pad_top", pad_top), ("pad_left", pad_left))
-        }
-        return cls(
-            **{name: numerics.as_float(value) for name, value in (values | steps).items()},
-            **pads,
-            weight_is_activation=numerics.as_float(weight_is_activation),
+        numbers = layer_numbers(
+            n=n,
+            g=g,
+            k=k,
+            c=c,
+            p=p,
+            q=q,
+            r=r,
+            s=s,
+            h=h,
+            w=w,
+            pad_top=pad_top,
+            pad_left=pad_left,
+            pad_bottom=pad_bottom,
+            pad_right=pad_right,
+            stride_h=stride_h,
+            stride_w=stride_w,
+            dilation_h=dilation_h,
+            dilation_w=dilation_w,
+            weight_is_activation=weight_is_activation,
         )
+        return cls(**{name: numerics.as_float(value) for name, value in numbers.items()})
 
     @classmethod
     def gemm(cls, m, k, n, *, batch=1, weight_is_activation=0) -> "Layer":
@@ -138,6 +188,9 @@ class Layer:
         """Parameters: the weight words, or 0 for a product of two activations (no bias)."""
         return self.weight_words * (1 - self.weight_is_activation)
 
+    def __repr__(self) -> str:
+        return _show.layer_text(self)
+
 
 @dataclass(frozen=True)
 class Operator:
@@ -151,6 +204,16 @@ class Operator:
     kind: str
     elements: int
     count: int = 1
+
+
+def share_note(operators, layer_elements: int) -> str:
+    """One sentence: how much of what a network produces comes from its non-MAC operators."""
+    elements = sum(one.elements * one.count for one in operators)
+    share = 100 * elements / max(elements + layer_elements, 1)
+    return (
+        f"non-MAC operators: {len(operators)} listed, {elements:,} elements, {share:.0f} % of all elements "
+        f"produced; models do not charge for them"
+    )
 
 
 @dataclass(frozen=True)
@@ -233,7 +296,7 @@ class Network:
 
     def with_info(self, info: NetworkInfo) -> "Network":
         """The same network with ``info`` attached."""
-        copy = self.replace()  # type: ignore[attr-defined]
+        copy = replace(self)
         object.__setattr__(copy, "_info", info)
         return copy
 
@@ -247,6 +310,16 @@ class Network:
         """One name per real row."""
         names = self.info.names
         return names if len(names) == self.size else tuple(f"layer{i}" for i in range(self.size))
+
+    def summary(self) -> dict[str, int]:
+        """Exact host-side integers: ``rows, macs, macs_without_attention, params``. Not under tracing."""
+        return _show.totals(self)
+
+    def __repr__(self) -> str:
+        return _show.network_text(self)
+
+    def _repr_html_(self) -> str:
+        return _show.network_html(self)
 
     def rows(self) -> list[Layer]:
         """The real rows as scalar layers. Host only."""
@@ -279,7 +352,8 @@ class Network:
         rows = self.rows()
         keep = [indices[0] for indices in first.values()]
         names = tuple(
-            self.names[ids[0]] + (f" (+{len(ids) - 1} alike)" if len(ids) > 1 else "") for ids in first.values()
+            self.names[ids[0]] + (f" (+{len(ids) - 1} alike)" if len(ids) > 1 else "")
+            for ids in first.values()
         )
         info = NetworkInfo(
             name=self.info.name,

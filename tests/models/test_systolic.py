@@ -12,7 +12,8 @@ from jax.test_util import check_grads
 from diffhw.hardware import Accelerator, Dram, Level
 from diffhw.mappings import DATAFLOWS, Precision
 from diffhw.models import roofline, systolic
-from diffhw.models._systolic import _Demand, _runtime, array_counts
+from diffhw.models import array_counts
+from diffhw.models._systolic_memory import Demand, runtime
 from diffhw.workloads import Layer, Network
 
 
@@ -236,11 +237,11 @@ def test_runtime_equals_the_fold_recursion():
             counts = dataclasses.replace(counts, fold_cycles=jnp.float64(f), cycles=jnp.float64(nr * nc * f))
             reads = groups * nc * (demand["column"] + nr * demand["stationary"])
             zero = jnp.float64(0)
-            d = _Demand(
+            d = Demand(
                 input_read=zero, weight_read=zero, psum_read=zero, output_write=zero,
                 **{name: jnp.float64(value) for name, value in demand.items()},
             )  # fmt: skip
-            got = float(_runtime(counts, d, jnp.float64(groups), jnp.float64(bw)))
+            got = float(runtime(counts, d, jnp.float64(groups), jnp.float64(bw)))
             want = recursion(nr, nc, f, groups, demand, bw)
             assert got == pytest.approx(want, rel=1e-12), (nr, nc, groups, f, demand, bw, reads)
 
@@ -345,8 +346,12 @@ def test_weights_over_dataflows_are_an_expectation_exact_at_one_hot():
     each = [float(systolic(network, hw, name).energy_pj) for name in DATAFLOWS]
     for i in range(3):
         assert float(systolic(network, hw, jnp.eye(3)[i]).energy_pj) == pytest.approx(each[i], rel=1e-6)
+        chosen = systolic(network, hw, jnp.eye(3)[i], one_hot=True, layer_loop="scan")
+        assert float(chosen.energy_pj) == pytest.approx(each[i], rel=1e-6)
     mixed = systolic(network, hw, jnp.array([0.2, 0.3, 0.5]))
     assert float(mixed.energy_pj) == pytest.approx(0.2 * each[0] + 0.3 * each[1] + 0.5 * each[2], rel=1e-5)
+    slope = lambda one_hot: jax.grad(lambda w: jnp.log(systolic(network, hw, w, one_hot=one_hot).edp))(jnp.eye(3)[1])
+    assert np.allclose(slope(True), slope(False), rtol=1e-4)
     per_layer = systolic(network, hw, ["os", "ws", "is"])
     rows = [systolic.layer(row, hw, name) for row, name in zip(network.rows(), DATAFLOWS)]
     assert float(per_layer.cycles) == pytest.approx(
