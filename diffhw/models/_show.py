@@ -8,6 +8,7 @@ import html as _html
 import math
 
 import jax
+import jax.core
 import numpy as np
 
 __all__ = ["html", "quantity", "rows", "scaled_unit", "text", "total_line"]
@@ -48,6 +49,7 @@ def digits(value: float, significant: int = 4) -> str:
         return str(value)
     if value == 0:
         return "0"
+    value = float(f"{value:.{significant - 1}e}")  # 0.99999 has the digits of 1.000
     size = abs(value)
     if size >= 1e7 or size < 1e-4:
         return f"{value:.{significant - 1}e}"
@@ -94,8 +96,9 @@ def _reading(value, unit: str) -> str:
 
 def _shares(parts: dict) -> str:
     """``dram 61 %, sram 20 %, ...``, largest first, of concrete scalars; of a batch the mean shares."""
-    arrays = {name: _array(value) for name, value in parts.items()}
-    if not arrays or any(array is None for array in arrays.values()):
+    known = {name: _array(value) for name, value in parts.items()}
+    arrays = {name: array for name, array in known.items() if array is not None}
+    if len(arrays) < len(parts):
         return ", ".join(parts)
     means = {name: float(array.mean()) if array.size else 0.0 for name, array in arrays.items()}
     total = sum(means.values())

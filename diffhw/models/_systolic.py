@@ -224,14 +224,14 @@ def layer(layer: Layer, hw: Accelerator, mapping="ws", precision: Precision | No
     mapping = _mapping_of(mapping)
     if isinstance(mapping, str):
         return _layer_from_rates(layer, hw, rates, mapping, False, None)
-    each = jax.vmap(lambda one_hot: _layer_from_rates(layer, hw, rates, one_hot, False, None))(
-        _one_hots(mapping)
-    )
+    one = lambda pair: _layer_from_rates(layer, hw, rates, pair, False, None)
+    each = jax.vmap(one)(_pairs(jnp.eye(3)))
     return jax.tree.map(lambda leaf: jnp.sum(mapping * leaf), each)
 
 
-def _one_hots(mapping):
-    return jnp.eye(3, dtype=mapping.dtype)
+def _pairs(one_hot):
+    """One-hots (..., 3) as the pair of bools that `pick` takes."""
+    return one_hot[..., 0] > 0.5, one_hot[..., 1] > 0.5
 
 
 def _network(network: Network, hw, mapping, precision, keep_activations, layer_loop, one_hot) -> Cost:
@@ -249,28 +249,30 @@ def _network(network: Network, hw, mapping, precision, keep_activations, layer_l
     edge = jnp.stack([index == 0, index == last], -1).astype(network.mask.dtype)
     weight = network.count * network.mask
     rows = (network.layers, precision if per_layer_bits else None, edge)
-    mask, copies, flags = network.mask, 1, None
+    mask, copies, each_row = network.mask, 1, None
     if not isinstance(mapping, str):
-        weights = jnp.broadcast_to(mapping, (size, 3)) if mapping.ndim == 1 else mapping
-        if weights.shape[0] < size:  # one entry per real row: the mask removes the padding rows
-            weights = jnp.concatenate([weights, jnp.zeros((size - weights.shape[0], 3), weights.dtype)])
-        if one_hot:
-            flags = weights
+        if one_hot and mapping.ndim == 1:
+            mapping = _pairs(mapping)
         else:
-            copies = 3
-            rows = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * 3), rows)
-            mask = jnp.concatenate([mask] * 3)
-            weight = (weight[None] * weights.T).reshape(-1)
-            flags = jnp.repeat(_one_hots(weights), size, axis=0)
+            weights = jnp.broadcast_to(mapping, (size, 3)) if mapping.ndim == 1 else mapping
+            if weights.shape[0] < size:  # one entry per real row: the mask removes the padding rows
+                weights = jnp.concatenate([weights, jnp.zeros((size - weights.shape[0], 3), weights.dtype)])
+            each_row = _pairs(weights)
+            if not one_hot:
+                copies = 3
+                rows = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * 3), rows)
+                mask = jnp.concatenate([mask] * 3)
+                weight = (weight[None] * weights.T).reshape(-1)
+                each_row = _pairs(jnp.repeat(jnp.eye(3), size, axis=0))
 
     def one(row) -> Cost:
-        (of_layer, bits, at_edge), flag = row
+        (of_layer, bits, at_edge), pair = row
         rates = _rates(hw, bits) if per_layer_bits else shared
         return _layer_from_rates(
-            of_layer, hw, rates, mapping if flag is None else flag, keep_activations, at_edge
+            of_layer, hw, rates, mapping if pair is None else pair, keep_activations, at_edge
         )
 
-    return network_cost(one, (rows, flags), weight, mask, layer_loop, copies)
+    return network_cost(one, (rows, each_row), weight, mask, layer_loop, copies)
 
 
 @functools.cache

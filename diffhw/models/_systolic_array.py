@@ -34,13 +34,14 @@ class ArrayCounts:
 
 
 def pick(dataflow, os, ws, is_):
-    """The value that belongs to a dataflow: by name at trace time, or by a one-hot (3,) as data.
+    """The value that belongs to a dataflow: by name at trace time, or by data.
 
-    The second form keeps one compiled body for all three.
+    As data: a pair (is it os, is it ws) of bools, shape () each. It keeps one compiled body for all
+    three; two scalars, since slices of a (3,) inside the body would break its vectorisation.
     """
     if isinstance(dataflow, str):
         return (os, ws, is_)[DATAFLOWS.index(dataflow)]
-    return jnp.where(dataflow[0] > 0.5, os, jnp.where(dataflow[1] > 0.5, ws, is_))
+    return jnp.where(dataflow[0], os, jnp.where(dataflow[1], ws, is_))
 
 
 def array_counts(m, n, k, rows, cols, dataflow, lanes=1.0) -> ArrayCounts:
@@ -48,7 +49,7 @@ def array_counts(m, n, k, rows, cols, dataflow, lanes=1.0) -> ArrayCounts:
 
     m, n, k, rows, cols, lanes: integer-valued floats, shape (), all differentiable (fold counts
     through the surrogate slope of `numerics.ceil_div`, the rest exactly). lanes: MACs per PE,
-    working along K. dataflow: "os", "ws" or "is" (static), or a one-hot (3,) over them. Source:
+    working along K. dataflow: "os", "ws" or "is" (static), or the pair of `pick`. Source:
     `models.systolic`.
 
     A 2 x 2 array and a 3 x 3 by 3 x 3 product, output stationary, on paper: 2 x 2 folds of

@@ -4,7 +4,7 @@ import datetime
 import math
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 import diffhw
 from diffhw import hardware as hardware_room
 from diffhw import workloads
-from diffhw.mappings import DATAFLOWS, Precision
+from diffhw.mappings import Precision
 from diffhw.recipes._design import Design
 from diffhw.recipes._explain import assumptions, bounds, exact_costs, rivals, sensitivities
 from diffhw.recipes._problem import LIMITS, METRICS, OBJECTIVES, Problem, make_problem
@@ -242,44 +242,23 @@ def _label(problem: Problem, design: dict) -> str:
 
 
 def _certify(problem: Problem, value: float, batch: int, tell) -> Certificate:
-    """Enumerate the legal grid the search ran on; one pass per dataflow, each its own short program."""
+    """Enumerate the legal grid that the search ran on."""
     began = time.perf_counter()
-    best_value, best_design, designs = math.inf, None, 0
-    passes: Sequence[str | None] = [None] if problem.per_layer else DATAFLOWS
-    inner = Space({"hardware": problem.template["hardware"]})
-    for i, dataflow in enumerate(passes):
-
-        def fill(design, dataflow=dataflow):
-            return design if dataflow is None else {**design, "dataflow": dataflow}
-
-        done = enumeration(
-            lambda d, fill=fill: problem.objective(fill(d)),
-            inner,
-            constraints=problem.constraints(),
-            metrics=METRICS,
-            chunk=16384,
-            progress=lambda at, total, best, i=i: tell(
-                "certificate", at + i * total, len(passes) * total, best
-            ),
-        )
-        designs += int(inner.size)
-        if not done.feasible:
-            continue
-        design = inner.at(done.best_index)
-        if dataflow is not None:
-            design = {**design, "dataflow": np.eye(3, dtype=np.float32)[DATAFLOWS.index(dataflow)]}
-        hw = design["hardware"]
-        answer = Design(
-            hardware=hw, dataflow=problem.dataflow_names(design), precision=Precision.of(hw), batch=batch
-        )
-        exact = problem.value_of(exact_costs(problem.networks, hw, answer.mapping_of))
-        if exact < best_value:
-            best_value, best_design = exact, answer
+    done = enumeration(
+        problem.objective,
+        problem.space,
+        constraints=problem.constraints(),
+        metrics=METRICS,
+        progress=lambda at, total, best: tell("certificate", at, total, best),
+    )
+    optimum = _answer(problem, done.best_index, batch)
+    best_value = problem.value_of(exact_costs(problem.networks, optimum.hardware, optimum.mapping_of))
     return Certificate(
-        how=f"all {designs:,} legal designs evaluated after the answer was frozen",
+        how=f"all {done.space_size:,} legal designs evaluated after the answer was frozen",
         gap=value / best_value - 1,
         optimum=best_value,
-        optimum_design=best_design,
-        designs=designs,
+        optimum_design=optimum,
+        designs=int(done.space_size),
         seconds=time.perf_counter() - began,
+        pareto=done.pareto,
     )

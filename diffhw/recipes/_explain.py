@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 
 from diffhw import hardware
 from diffhw.hardware import ASSUMED, Accelerator, scale_assumed
-from diffhw.mappings import DATAFLOWS, Precision
+from diffhw.mappings import DATAFLOWS, Precision, dataflow_weights
 from diffhw.models import Cost, array_counts, systolic
 from diffhw.recipes._design import Design
 from diffhw.recipes._problem import Problem
@@ -21,21 +22,34 @@ from diffhw.workloads import Network
 __all__ = ["assumptions", "bounds", "exact_costs", "rivals", "sensitivities"]
 
 
+@jax.jit
+def _cost(network: Network, hw: Accelerator, dataflow) -> Cost:
+    """One program for every dataflow (a one-hot) and every design of the same levels."""
+    return systolic(network, hw, dataflow, one_hot=True)
+
+
+def _double(tree):
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), tree)
+
+
 def exact_costs(networks, hw: Accelerator, dataflows) -> tuple[Cost, ...]:
     """Costs in float64 as numpy leaves, one per network; ``dataflows``: network name -> mapping."""
+    out = []
     with jax.enable_x64(True):
-        to64 = lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64)
-        hw64 = jax.tree.map(to64, hw)
-        out = []
         for network in networks:
             mapping = dataflows(network.info.name)
-            cost = jax.jit(systolic, static_argnames=("mapping",))(
-                jax.tree.map(to64, network),
-                hw64,
-                mapping=mapping if isinstance(mapping, str) else tuple(mapping),
-            )
-            out.append(jax.tree.map(np.asarray, cost))
+            out.append(_exact(network, hw, mapping))
     return tuple(out)
+
+
+def _exact(network: Network, hw: Accelerator, mapping) -> Cost:
+    weights = np.asarray(dataflow_weights(mapping), np.float64)
+    return jax.tree.map(np.asarray, _cost(_double(network), _double(_nameless(hw)), weights))
+
+
+def _nameless(hw: Accelerator) -> Accelerator:
+    """Level names are static: without them designs of one structure share compiled code."""
+    return replace(hw, levels=tuple(replace(level, name="") for level in hw.levels))
 
 
 def rivals(problem: Problem, hw: Accelerator) -> tuple[Rival, ...]:
@@ -51,15 +65,14 @@ def rivals(problem: Problem, hw: Accelerator) -> tuple[Rival, ...]:
             dram=hw.dram,
             technology=hw.technology,
         )
-        tried = {}
-        for dataflow in DATAFLOWS:
-            costs = exact_costs(problem.networks, other, lambda _, d=dataflow: d)
-            tried[dataflow] = (problem.value_of(costs), costs)
-        dataflow = min(tried, key=lambda d: tried[d][0])
-        value, costs = tried[dataflow]
+        with jax.enable_x64(True):
+            tried = {d: tuple(_exact(network, other, d) for network in problem.networks) for d in DATAFLOWS}
+        dataflow = min(tried, key=lambda d, tried=tried: problem.value_of(tried[d]))
+        costs = tried[dataflow]
         figures = problem.figures_of(other, costs)
         over = tuple(key for key, limit in problem.limits.items() if figures[key] > limit)
         design = Design(hardware=other, dataflow=dataflow, precision=Precision.of(other))
+        value = problem.value_of(costs)
         out.append(Rival(name=name, design=design, costs=costs, objective=value, over_budget=over))
     return tuple(sorted(out, key=lambda rival: (bool(rival.over_budget), rival.objective)))
 

@@ -28,7 +28,7 @@ def _figure(energy_j, latency_s, objective: str):
     return {"edp": energy_j * latency_s, "latency": latency_s, "energy": energy_j}[objective]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """Everything a search needs, and how to read its answer.
 
@@ -52,7 +52,8 @@ class Problem:
         if self.per_layer:
             pairs = [self._switched(network, hw) for network in self.networks]
         else:
-            costs = [systolic(net, hw, design["dataflow"], layer_loop="scan") for net in self.networks]
+            dataflow = design["dataflow"]
+            costs = [systolic(net, hw, dataflow, layer_loop="scan", one_hot=True) for net in self.networks]
             pairs = [(cost.energy_j, cost.latency_s) for cost in costs]
         return [energy for energy, _ in pairs], [latency for _, latency in pairs]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from diffhw.models import Cost
 from diffhw.recipes._design import Design
-from diffhw.search import SearchResult
+from diffhw.search import Designs, SearchResult
 from diffhw.workloads import Network
 
 __all__ = ["Assumption", "Certificate", "CodesignResult", "Rival", "Sensitivity"]
@@ -28,8 +28,8 @@ class Rival:
 class Certificate:
     """How good the answer is: ``gap = found / optimum - 1`` against the enumerated legal grid.
 
-    optimum, optimum_design: None when the space was not enumerated; then ``gap`` is against
-    ``bound``, a proven lower bound, and ``how`` says which.
+    optimum, optimum_design: the enumerated best.  designs: how many were evaluated.
+    pareto: the exact Pareto set over latency (ms), energy (mJ) and area (mm2).
     """
 
     how: str
@@ -38,6 +38,7 @@ class Certificate:
     optimum_design: Design | None
     designs: int
     seconds: float
+    pareto: Designs | None = None
 
 
 @dataclass(frozen=True)
