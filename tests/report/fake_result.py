@@ -36,9 +36,10 @@ _run = jax.jit(lambda network, hw: systolic(network, hw, "ws"))
 
 @functools.cache
 def cost(rows=8, cols=8):
+    design = network(), accelerator(rows, cols)  # float32, as users make them
     with jax.enable_x64(True):
         double = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), tree)
-        return jax.tree.map(np.asarray, _run(double(network()), double(accelerator(rows, cols))))
+        return jax.tree.map(np.asarray, _run(*double(design)))
 
 
 def search(value):
@@ -88,7 +89,11 @@ def make():
         objective="edp",
         value=value,
         limits={"area_mm2": 3.0},
-        figures={"area_mm2": float(one.area_mm2), "power_w": float(one.power_w), "latency_ms": 1e3 * float(one.latency_s)},
+        figures={
+            "area_mm2": float(one.area_mm2),
+            "power_w": float(one.power_w),
+            "latency_ms": 1e3 * float(one.latency_s),
+        },
         feasible=True,
         design=design,
         costs=(one,),
@@ -99,10 +104,16 @@ def make():
             Sensitivity("rows", 8.0, "PEs", -0.03, -0.02),
             Sensitivity("input buffer", 8192.0, "bytes", 0.01, 0.011),
         ),
-        assumptions=(Assumption("sram_leakage", 1e-9, "W/byte", "a guess", (-0.01, ""), (0.02, "16 x 8, ws")),),
+        assumptions=(
+            Assumption("sram_leakage", 1e-9, "W/byte", "a guess", (-0.01, ""), (0.02, "16 x 8, ws")),
+        ),
         bounds=(("compute", "part-filled folds", "DRAM"),),
         space_size=125_000,
-        space_text="hardware.rows  4, 8 (2 values)\nhardware.levels.0.capacity_bytes  8192 (1 value)\n125,000 designs",
+        space_text=(
+            "hardware.rows  4, 8 (2 values)\n"
+            "hardware.levels.0.capacity_bytes  8192 (1 value)\n"
+            "125,000 designs"
+        ),
         config={
             "networks": ["tiny"],
             "objective": "edp",

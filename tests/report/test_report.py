@@ -21,7 +21,9 @@ from diffhw.report import _tables as tables
 from diffhw.report._grid import Table, column
 from diffhw.report._html import command_line, typeset
 
-_spec = importlib.util.spec_from_file_location("fake_result", pathlib.Path(__file__).with_name("fake_result.py"))
+_spec = importlib.util.spec_from_file_location(
+    "fake_result", pathlib.Path(__file__).with_name("fake_result.py")
+)
 fake = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(fake)
 
@@ -197,7 +199,10 @@ def replace_names(designs):
 
 
 def test_plots_survive_a_search_that_found_nothing():
-    search = replace(fake.make().search, history={"evaluations": np.ones(1), "seconds": np.ones(1), "best": np.array([np.inf])})
+    search = replace(
+        fake.make().search,
+        history={"evaluations": np.ones(1), "seconds": np.ones(1), "best": np.array([np.inf])},
+    )
     assert report.convergence(search).axes
     assert report.tornado(replace(fake.make(), sensitivities=())) is not None  # fmt: skip
 
@@ -221,7 +226,17 @@ def test_page_needs_nothing_from_outside(page):
 
 
 def test_page_has_every_section_and_escapes_names(page):
-    for section in ("comparison", "certificate", "pareto", "layers", "why", "bounds", "assumed", "space", "how"):
+    for section in (
+        "comparison",
+        "certificate",
+        "pareto",
+        "layers",
+        "why",
+        "bounds",
+        "assumed",
+        "space",
+        "how",
+    ):
         assert f'id="{section}"' in page and f'href="#{section}"' in page
     assert page.count("<img ") == len(PLOTS) and page.count('alt="') == len(PLOTS)
     assert "conv<b>" not in page and "conv&lt;b&gt;" in page and "a note &amp; more" in page
@@ -230,6 +245,7 @@ def test_page_has_every_section_and_escapes_names(page):
     assert "mm2" not in re.sub(r"base64,[^\"]*|--area-mm2|area_mm2", "", page)
 
 
+@pytest.mark.slow
 def test_page_of_a_bare_result():
     bare = replace(fake.make(), certificate=None, rivals=(), sensitivities=(), assumptions=(), limits={})
     page = report.html(bare)

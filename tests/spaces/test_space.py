@@ -274,7 +274,7 @@ def test_spaces_beyond_int32_and_int64():
 
 
 def test_enumerate_is_ordered_complete_and_padded():
-    space = Space((Integer(1, 3), Choice("abcd".split("x") + ["e"]), Integer(1, 5)))
+    space = Space((Integer(1, 3), Choice(("abcd", "e")), Integer(1, 5)))
     chunks = list(space.enumerate(7))
     assert all(rows.shape == (7, 3) and rows.dtype == np.int32 for rows, _ in chunks)
     assert [count for _, count in chunks] == [7, 7, 7, 7, 2]

@@ -1,0 +1,1 @@
+"""The commands of ``diffhw``, one file each; `diffhw.cli` starts them."""

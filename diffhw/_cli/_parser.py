@@ -1,0 +1,192 @@
+"""The command line as argparse sees it. Imports nothing heavy: ``diffhw --help`` must be quick."""
+
+import argparse
+import math
+import re
+from collections.abc import Callable, Sequence
+
+import diffhw
+from diffhw._cli._errors import UserError, nearest
+
+__all__ = ["build", "parse"]
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with one-sentence errors and nearest names instead of the usage text."""
+
+    def error(self, message: str):
+        message = re.sub(r"^argument (\S+?)(/\S+)?: ", r"\1: ", message)
+        found = re.match(r"(\S+): invalid choice: '(.*?)'", message)
+        if found:
+            known = _choices(self, found[1])
+            hint = nearest(found[2], known) or ";"
+            message = f"unknown {found[1].lower()} {found[2]!r}{hint} There are {', '.join(known)}"
+            message = message.replace("; There", "; there")
+        raise UserError(message)
+
+
+def _choices(parser: argparse.ArgumentParser, metavar: str) -> list[str]:
+    for action in parser._actions:
+        if action.choices and action.metavar == metavar:
+            return list(action.choices)
+    return []
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"needs a number, got {text!r}") from None
+
+
+def positive(text: str) -> float:
+    """A finite number > 0."""
+    value = _number(text)
+    if not value > 0 or math.isinf(value):
+        raise argparse.ArgumentTypeError(f"must be a finite number > 0, got {text}")
+    return value
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """A whole number from ``low`` (to ``high``)."""
+
+    def check(text: str) -> int:
+        value = _number(text)
+        allowed = f">= {low}" if high is None else f"from {low} to {high}"
+        if math.isnan(value) or math.isinf(value) or value != int(value) or value < low:
+            raise argparse.ArgumentTypeError(f"must be a whole number {allowed}, got {text}")
+        if high is not None and value > high:
+            raise argparse.ArgumentTypeError(f"must be a whole number {allowed}, got {text}")
+        return int(value)
+
+    return check
+
+
+def share(text: str) -> float:
+    """A fraction from 0 to 1."""
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {text}")
+    return value
+
+
+def one_of(*names: str) -> Callable[[str], str]:
+    """One of a few words."""
+
+    def check(text: str) -> str:
+        if text not in names:
+            hint = nearest(text, names)
+            raise argparse.ArgumentTypeError(f"must be one of {', '.join(names)}, got {text!r}{hint}")
+        return text
+
+    return check
+
+
+def _codesign(add) -> None:
+    command = add(
+        "codesign", "find the best accelerator for one or several networks, and prove how good it is"
+    )
+    command.add_argument(
+        "networks", nargs="+", metavar="NETWORK", help="zoo name, .onnx file or SCALE-Sim .csv"
+    )
+    option = command.add_argument
+    option("--objective", type=one_of("edp", "latency", "energy"), default="edp",
+           metavar="edp|latency|energy", help="what to minimise, summed (default: edp)")  # fmt: skip
+    option("--area-mm2", type=positive, metavar="A", help="budget: area of the chip in mm2")
+    option("--power-w", type=positive, metavar="P", help="budget: average power in W, of the worst network")
+    option("--latency-ms", type=positive, metavar="T", help="budget: latency in ms, of the worst network")
+    option("--hardware", metavar="START", help="catalogue name or file to start from as well")
+    option(
+        "--bits",
+        type=whole(1, 64),
+        default=8,
+        metavar="N",
+        help="bits of weights and activations (default: 8)",
+    )
+    option("--batch", type=whole(1), default=1, metavar="N", help="inferences run together (default: 1)")
+    option("--node-nm", type=positive, default=22.0, metavar="NM", help="process node (default: 22)")
+    option("--freq-mhz", type=positive, default=1000.0, metavar="MHZ", help="clock (default: 1000)")
+    option("--dram", default="auto", metavar="auto|TYPE", help="DRAM type, auto: it is chosen too (default)")
+    option(
+        "--per-layer-dataflow", action="store_true", help="the array may change its dataflow between layers"
+    )
+    option("--seed", type=whole(0, 2**31 - 1), default=0, metavar="S", help="of the search (default: 0)")
+    option("--no-certify", action="store_true", help="leave out the enumeration of the legal grid")
+    option("--json", action="store_true", help="print result.json on standard output and nothing else")
+    option("--out", default="diffhw-out", metavar="DIR", help="where the files go (default: ./diffhw-out)")
+
+
+def _cost(add) -> None:
+    command = add("cost", "what a network costs on given hardware, layer by layer")
+    command.add_argument("network", metavar="NETWORK", help="zoo name, .onnx file or SCALE-Sim .csv")
+    option = command.add_argument
+    option("--hardware", metavar="NAME|FILE", help="catalogue name, .yaml, SCALE-Sim .cfg or MAESTRO file")
+    option("--design", metavar="FILE", help="design.yaml as written by diffhw codesign")
+    option("--mapping", type=one_of("os", "ws", "is", "best"), metavar="os|ws|is|best",
+           help="dataflow (default: the design's own, else the best by EDP)")  # fmt: skip
+    option(
+        "--batch", type=whole(1), metavar="N", help="inferences run together (default: the design's, else 1)"
+    )
+    option("--bits", type=whole(1, 64), metavar="N",
+           help="bits of stored weights and activations (default: the hardware's)")  # fmt: skip
+    option("--layers", action="store_true", help="print every layer, not only the longest")
+    option("--json", action="store_true", help="print one JSON object on standard output")
+
+
+def _lists(add) -> None:
+    command = add("networks", "list the networks, or describe one")
+    command.add_argument("name", nargs="?", metavar="NAME", help="zoo name or file")
+    command = add("hardware", "list the catalogue, or describe one design")
+    command.add_argument("name", nargs="?", metavar="NAME", help="catalogue name or file")
+    command.add_argument("--fits", action="store_true", help="every technology fit with its data and error")
+    command.add_argument("--assumed", action="store_true", help="every number that nobody could cite")
+
+
+def _validate(add) -> None:
+    command = add("validate", "compare our models with another tool's recorded answers")
+    command.add_argument("tool", choices=["scalesim"], metavar="TOOL", help="scalesim")
+    command.add_argument("files", nargs="+", metavar="FILE.csv", help="tables of runs of that tool")
+    option = command.add_argument
+    option("--dtype", type=one_of("float32", "float64"), default="float64", metavar="float32|float64",
+           help="of the model's arithmetic (default: float64)")  # fmt: skip
+    option(
+        "--require", type=share, metavar="F", help="exit code 1 if a column has a smaller share of exact rows"
+    )
+    option("--json", action="store_true", help="print one JSON object on standard output")
+
+
+def build() -> argparse.ArgumentParser:
+    """The parser with all commands."""
+    parser = _Parser(
+        prog="diffhw",
+        description="Differentiable hardware models: cost, search and co-design of accelerators.",
+        epilog="example: diffhw codesign mobilenet_v2 --objective edp --area-mm2 4",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"diffhw {diffhw.__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
+        )
+        command.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
+        return command
+
+    for fill in (_codesign, _cost, _lists, _validate):
+        fill(add)
+    return parser
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parsed arguments; raises `UserError` for a mistake, SystemExit for --help and --version."""
+    parser = build()
+    args, extra = parser.parse_known_args(argv)
+    if extra:
+        command = next(a for a in parser._actions if a.dest == "command").choices[args.command]  # ty: ignore[not-subscriptable]
+        known = [option for action in command._actions for option in action.option_strings]
+        raise UserError(f"unknown argument {extra[0]!r} of {args.command}{nearest(extra[0], known)}")
+    return args

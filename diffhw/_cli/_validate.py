@@ -1,0 +1,67 @@
+"""``diffhw validate``: our models beside another tool's recorded answers."""
+
+import json
+
+from diffhw._cli._runtime import emit, start_jax
+
+__all__ = ["run"]
+
+
+def _table(document: dict):
+    from diffhw.report import Table
+
+    rows = []
+    for name, column in document["columns"].items():
+        count = column["rows"]
+        part = lambda key, column=column, count=count: f"{100 * column[key] / count:.2f}" if count else "-"
+        rows.append(
+            (
+                name,
+                f"{count:,}",
+                f"{column['exact']:,}",
+                part("exact"),
+                part("within_1pct"),
+                f"{column['worst_relative_error']:.3g}",
+                str(column["worst_row"] or "-"),
+            )
+        )
+    heads = ("column", "rows", "exact", "exact (%)", "within 1 % (%)", "worst relative error", "worst row")
+    skipped = document["skipped"]
+    notes = [
+        f"{len(skipped)} rows skipped: {reason}" for reason in sorted({one["reason"] for one in skipped})[:1]
+    ]
+    unhandled = document.get("unhandled", [])
+    if unhandled:
+        notes.append(f"{len(unhandled)} rows not handled (misses in every column): {unhandled[0]['reason']}")
+    title = f"against {document['reference']}, {document['rows']:,} rows, {document.get('dtype', '')}"
+    return Table(title, heads, tuple(rows), left=(0, 6), notes=tuple(notes))
+
+
+def run(args) -> int:
+    """The command; see ``diffhw validate --help``. Returns 1 below --require."""
+    start_jax()
+    from diffhw._cli._progress import Progress
+    from diffhw.validation import validate_scalesim
+
+    with Progress() as progress:
+        report = validate_scalesim(
+            args.files, dtype=args.dtype, progress=lambda done, total: progress("validate", done, total, None)
+        )
+    document = json.loads(report.to_json())
+    shares = {name: one["exact"] / one["rows"] for name, one in document["columns"].items() if one["rows"]}
+    worst = min(shares, key=lambda name: shares[name]) if shares else None
+    if args.json:
+        print(json.dumps(document, indent=1, allow_nan=False))
+    else:
+        emit(_table(document))
+    if args.require is not None and (worst is None or shares[worst] < args.require):
+        import sys
+
+        what = (
+            "no rows were compared"
+            if worst is None
+            else f"column {worst} has {100 * shares[worst]:.2f} % exact"
+        )
+        print(f"diffhw: {what}, {100 * args.require:g} % required", file=sys.stderr)
+        return 1
+    return 0
