@@ -87,9 +87,9 @@ fig.tight_layout()
 # The same function under `vmap`: every array from 4 x 4 to 256 x 256.
 
 # %%
-edp = lambda rows, cols: dh.models.systolic(
-    net, replace(hw, rows=rows, cols=cols), "os", layer_loop="scan"
-).edp
+edp = lambda rows, cols: (
+    dh.models.systolic(net, replace(hw, rows=rows, cols=cols), "os", layer_loop="scan").edp
+)
 sides = jnp.arange(4.0, 257.0)
 plane = np.asarray(jax.jit(jax.vmap(jax.vmap(edp, (None, 0)), (0, None)))(sides, sides)) * 1e6
 area = np.asarray(

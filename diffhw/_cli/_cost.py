@@ -23,7 +23,8 @@ def _design(args):
         hw, name = hardware.load(args.hardware), args.hardware
         design = recipes.Design(hardware=hw, precision=Precision.of(hw))
     if args.bits is not None:
-        design = replace(design, precision=Precision.create(weight=args.bits, input=args.bits))
+        psum = float(design.precision.psum)
+        design = replace(design, precision=Precision.create(weight=args.bits, input=args.bits, psum=psum))
     if args.batch is not None:
         design = replace(design, batch=args.batch)
     return design, name

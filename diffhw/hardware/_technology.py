@@ -101,7 +101,7 @@ class Technology:
 
     def sram_read_pj_per_bit(self, capacity_bytes, word_bits) -> Array:
         """Energy per bit read from a buffer of that capacity through a port of ``word_bits``."""
-        access = self.sram_read_pj * (capacity_bytes / 1024.0) ** self.sram_energy_power
+        access = self.sram_read_pj * numerics.power(capacity_bytes, self.sram_energy_power, 1024.0)
         return access * (word_bits / 64.0) ** self.sram_width_power / word_bits
 
     def sram_write_pj_per_bit(self, capacity_bytes, word_bits) -> Array:
@@ -110,7 +110,7 @@ class Technology:
 
     def sram_area_mm2(self, capacity_bytes) -> Array:
         """mm2 of one buffer."""
-        return self.sram_mm2 * (capacity_bytes / 1024.0) ** self.sram_area_power
+        return self.sram_mm2 * numerics.power(capacity_bytes, self.sram_area_power, 1024.0)
 
     def sram_leakage_w(self, capacity_bytes) -> Array:
         """W of one buffer."""

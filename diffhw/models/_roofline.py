@@ -6,6 +6,7 @@ from diffhw.hardware import Accelerator, area_parts, leakage_w
 from diffhw.mappings import Precision
 from diffhw.models._cost import Cost
 from diffhw.models._network import network_cost
+from diffhw.numerics import maximum, minimum
 from diffhw.workloads import Layer, Network
 
 __all__ = ["compulsory_bytes", "roofline"]
@@ -13,7 +14,7 @@ __all__ = ["compulsory_bytes", "roofline"]
 
 def touched(out, taps, stride, dilation, pad, size):
     """Distinct input rows (or columns) under the windows of ``out`` outputs, padding left out."""
-    return jnp.minimum(jnp.minimum(size, (out - 1) * stride + dilation * (taps - 1) + 1 - pad), out * taps)
+    return minimum(minimum(size, (out - 1) * stride + dilation * (taps - 1) + 1 - pad), out * taps)
 
 
 def compulsory_bytes(layer: Layer, precision: Precision) -> dict:
@@ -40,7 +41,7 @@ def layer(layer: Layer, hw: Accelerator, mapping=None, precision: Precision | No
     traffic = compulsory_bytes(layer, precision)
     dram = sum(traffic.values())
     compute = layer.macs / hw.peak_macs_per_cycle
-    cycles = jnp.maximum(compute, dram / hw.dram_bytes_per_cycle)
+    cycles = maximum(compute, dram / hw.dram_bytes_per_cycle)
     seconds = cycles / hw.freq_hz
     energy = {
         "mac": layer.macs * tech.mac_energy_pj(precision.weight, precision.input, precision.psum),

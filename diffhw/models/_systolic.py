@@ -35,7 +35,7 @@ from diffhw.models._cost import Cost
 from diffhw.models._network import network_cost
 from diffhw.models._systolic_array import ArrayCounts, array_counts, pick
 from diffhw.models._systolic_memory import demand_of, runtime
-from diffhw.numerics import fits
+from diffhw.numerics import fits, maximum, minimum
 from diffhw.workloads import Layer, Network
 
 __all__ = ["ArrayCounts", "array_counts", "systolic"]
@@ -105,8 +105,8 @@ def _rates(hw: Accelerator, precision: Precision) -> _Rates:
 
 def _level_cycles(level, read, write):
     """Cycles a buffer's ports need (0 for the default ports, as wide as the array's edge)."""
-    port = jnp.maximum(read / level.read_bytes_per_cycle, write / level.write_bytes_per_cycle)
-    return jnp.maximum(port, (read + write) / level.shared_bytes_per_cycle) / level.instances
+    port = maximum(read / level.read_bytes_per_cycle, write / level.write_bytes_per_cycle)
+    return maximum(port, (read + write) / level.shared_bytes_per_cycle) / level.instances
 
 
 def _dataflow_cost(layer: Layer, hw: Accelerator, rates: _Rates, dataflow, keep_input, keep_output) -> Cost:
@@ -136,7 +136,7 @@ def _dataflow_cost(layer: Layer, hw: Accelerator, rates: _Rates, dataflow, keep_
     for tensor, name in (("w", "weight"), ("i", "input"), ("o", "output")):
         level, _ = hw.buffer(tensor)
         port = _level_cycles(level, traffic[f"sram_{name}_read"], traffic[f"sram_{name}_write"])
-        cycles = jnp.maximum(cycles, port)
+        cycles = maximum(cycles, port)
 
     macs = g * m * n * k
     # Bits that move to a neighbour with each MAC, and those of the operand that is moved in or out once.
@@ -169,8 +169,8 @@ def _dataflow_cost(layer: Layer, hw: Accelerator, rates: _Rates, dataflow, keep_
         "dram_static": cycles * rates.dram_static_pj,
     }
     # Each active half must hold one vector of the array's edge.
-    need = jnp.maximum(
-        jnp.maximum(hw.rows * i_bytes / rates.input_half, hw.cols * w_bytes / rates.weight_half),
+    need = maximum(
+        maximum(hw.rows * i_bytes / rates.input_half, hw.cols * w_bytes / rates.weight_half),
         hw.cols * psum_bytes / rates.output_half,
     )
     return Cost(
@@ -179,7 +179,7 @@ def _dataflow_cost(layer: Layer, hw: Accelerator, rates: _Rates, dataflow, keep_
         area_mm2=sum(rates.area.values()),
         macs=macs,
         feasible=(need <= 1) * jnp.ones_like(need),
-        violation=jnp.maximum(need - 1, 0.0),
+        violation=maximum(need - 1, 0.0),
         freq_hz=hw.freq_hz,
         peak_macs_per_cycle=hw.peak_macs_per_cycle,
         traffic_bytes=traffic,
@@ -191,7 +191,7 @@ def _dataflow_cost(layer: Layer, hw: Accelerator, rates: _Rates, dataflow, keep_
 
 def _resident(layer: Layer, rates: _Rates):
     """1.0 where the whole input (output) tensor fits both activation buffers' active halves."""
-    smaller = jnp.minimum(rates.input_half, rates.output_half)
+    smaller = minimum(rates.input_half, rates.output_half)
     inputs = fits(layer.input_words * rates.input_bits / 8, smaller)
     outputs = fits(layer.output_words * rates.output_bits / 8, smaller)
     return inputs, outputs
@@ -201,8 +201,8 @@ def _layer_from_rates(layer, hw, rates, dataflow, keep_activations, edge) -> Cos
     keep_input = keep_output = 1.0
     if keep_activations:
         inputs, outputs = _resident(layer, rates)
-        keep_input = jnp.maximum(1 - inputs, edge[0])
-        keep_output = jnp.maximum(1 - outputs, edge[1])
+        keep_input = maximum(1 - inputs, edge[0])
+        keep_output = maximum(1 - outputs, edge[1])
     return _dataflow_cost(layer, hw, rates, dataflow, keep_input, keep_output)
 
 

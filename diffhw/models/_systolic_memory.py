@@ -9,7 +9,7 @@ from jax import Array
 
 from diffhw.models._roofline import touched
 from diffhw.models._systolic_array import ArrayCounts, pick
-from diffhw.numerics import ceil_div, fits, floor_div
+from diffhw.numerics import ceil_div, fits, floor_div, maximum, minimum, reciprocal
 from diffhw.workloads import Layer
 
 __all__ = ["Demand", "demand_of", "runtime"]
@@ -17,8 +17,8 @@ __all__ = ["Demand", "demand_of", "runtime"]
 
 def _window(layer: Layer, pixels, touched_rows):
     """Input rows under ``pixels`` consecutive output pixels (unaligned: the worst position)."""
-    out_rows = jnp.minimum(layer.p, ceil_div(pixels - 1, layer.q) + 1)
-    return jnp.minimum(touched_rows, (out_rows - 1) * layer.stride_h + layer.dilation_h * (layer.r - 1) + 1)
+    out_rows = minimum(layer.p, ceil_div(pixels - 1, layer.q) + 1)
+    return minimum(touched_rows, (out_rows - 1) * layer.stride_h + layer.dilation_h * (layer.r - 1) + 1)
 
 
 @struct.dataclass(kw_only=True)
@@ -41,6 +41,7 @@ def demand_of(layer, rates, counts, rows, cols, m, n, k, dataflow, keep_input, k
     input_bytes, weight_bytes = rates.input_bits / 8, rates.weight_bits / 8
     psum_bytes = rates.psum_bits / 8
     nr, nc = counts.row_folds, counts.col_folds
+    per_row, per_col = reciprocal(nr), reciprocal(nc)
 
     touched_h = touched(layer.p, layer.r, layer.stride_h, layer.dilation_h, layer.pad_top, layer.h)
     touched_w = touched(layer.q, layer.s, layer.stride_w, layer.dilation_w, layer.pad_left, layer.w)
@@ -52,38 +53,41 @@ def demand_of(layer, rates, counts, rows, cols, m, n, k, dataflow, keep_input, k
     # and a fold boundary inside a channel reads that channel twice.
     taps = layer.r * layer.s
     pixels = pick(dataflow, rows, 1.0, cols)
-    channels = pick(dataflow, layer.c, jnp.minimum(layer.c, ceil_div(rows, taps) + 1), layer.c)
+    whole = floor_div(rows, taps)  # channels
+    cuts = jnp.where(rows > whole * taps, 1.0, 0.0)
+    channels = pick(dataflow, layer.c, minimum(layer.c, whole + cuts + 1), layer.c)
     held = _window(layer, pixels, touched_h) * touched_w * channels
-    cut = pick(dataflow, 0.0, channel * (nr - 1) * (rows > floor_div(rows, taps) * taps), 0.0)
+    cut = pick(dataflow, 0.0, channel * (nr - 1) * cuts, 0.0)
     tiles = pick(dataflow, nr, 1.0, nc)
     im2col = m * k
-    again = jnp.minimum(
+    again = minimum(
         im2col,
-        pick(dataflow, jnp.maximum(tiles * held, distinct), im2col, jnp.maximum(tiles * held, distinct)),
+        pick(dataflow, maximum(tiles * held, distinct), im2col, maximum(tiles * held, distinct)),
     )
     slides = fits(held * input_bytes, rates.input_half)
-    one_pass = keep_input * input_bytes * (slides * jnp.minimum(distinct + cut, again) + (1 - slides) * again)
+    one_pass = keep_input * input_bytes * (slides * minimum(distinct + cut, again) + (1 - slides) * again)
     keeps_inputs = fits(distinct * input_bytes, rates.input_half)
     later_inputs = pick(dataflow, 1.0, 1.0, 0.0) * (1 - keeps_inputs) * one_pass
 
     # Weights: os keeps the tile of a column, is the whole operand, ws loads each word once.
     weights = k * n * weight_bytes
-    column_tile = k * jnp.minimum(cols, n) * weight_bytes
+    column_tile = k * minimum(cols, n) * weight_bytes
     keeps_weights = fits(pick(dataflow, column_tile, 0.0 * weights, weights), rates.weight_half)
     lost = 1 - keeps_weights
     weight_read = weights * (1 + pick(dataflow, (nr - 1) * lost, 0.0, (nc - 1) * lost))
-    column = pick(dataflow, keeps_weights * weights / nc, 0.0, 0.0) + zero
-    stationary = pick(dataflow, zero, weights, one_pass) / counts.folds
-    first = pick(dataflow, one_pass / nr + lost * weights / nc, one_pass / nr, weights / nr)
-    later = pick(dataflow, later_inputs / nr + lost * weights / nc, later_inputs / nr, lost * weights / nr)
+    column = pick(dataflow, keeps_weights * weights * per_col, 0.0, 0.0) + zero
+    stationary = pick(dataflow, zero, weights, one_pass) * per_row * per_col
+    of_column = pick(dataflow, lost * weights * per_col, 0.0, 0.0)
+    first = pick(dataflow, one_pass, one_pass, weights) * per_row + of_column
+    later = pick(dataflow, later_inputs, later_inputs, lost * weights) * per_row + of_column
     input_read = one_pass + (nc - 1) * later_inputs
 
     # Partial sums of one column of folds.
-    psum_tile = pick(dataflow, zero, m * jnp.minimum(cols, n), n * jnp.minimum(cols, m))
+    psum_tile = pick(dataflow, zero, m * minimum(cols, n), n * minimum(cols, m))
     spill = 1 - fits(psum_tile * psum_bytes, rates.output_half)
     spilled = spill * m * n * (nr - 1) * psum_bytes
     # Spilled sums must be written before they are read, so both stand in the order of need.
-    per_fold_spill = 2 * spilled / counts.folds
+    per_fold_spill = 2 * spilled * per_row * per_col
     return Demand(
         input_read=input_read,
         weight_read=weight_read,
@@ -98,28 +102,28 @@ def demand_of(layer, rates, counts, rows, cols, m, n, k, dataflow, keep_input, k
 
 def _column_end(start, stationary, streamed, folds, fold_cycles, seconds_per_byte):
     """End of one column of folds that starts at 0 with an idle link: the maximum over its folds."""
-    inner = jnp.minimum(folds - 1, 1.0)
+    inner = minimum(folds - 1, 1.0)
     t = seconds_per_byte
     first_start = stationary * t + folds * fold_cycles
     last_start = (start * inner + folds * stationary + (folds - 1) * streamed) * t + fold_cycles
     first_end = (start + stationary + streamed) * t + (folds - 1) * fold_cycles
     last_end = (start + folds * (stationary + streamed)) * t
-    return jnp.maximum(jnp.maximum(first_start, last_start), jnp.maximum(first_end, last_end))
+    return maximum(maximum(first_start, last_start), maximum(first_end, last_end))
 
 
 def runtime(counts: ArrayCounts, demand: Demand, groups, bytes_per_cycle):
     """Cycles of all groups, DRAM stalls included (module docstring, last paragraph)."""
     nr, nc, f = counts.row_folds, counts.col_folds, counts.fold_cycles
-    t = 1.0 / bytes_per_cycle
+    t = reciprocal(bytes_per_cycle)
     column_cycles = nr * f
     first_end = _column_end(demand.column, demand.stationary, demand.first, nr, f, t)
     later_end = _column_end(demand.column, demand.stationary, demand.later, nr, f, t)
     first_bytes = demand.column + nr * (demand.stationary + demand.first)
     later_bytes = demand.column + nr * (demand.stationary + demand.later)
-    many = jnp.minimum(nc - 1, 1.0)
-    through = first_bytes * t + later_end + (nc - 2) * jnp.maximum(later_bytes * t, column_cycles)
-    group_end = jnp.maximum(first_end + (nc - 1) * column_cycles, many * through)
+    many = minimum(nc - 1, 1.0)
+    through = first_bytes * t + later_end + (nc - 2) * maximum(later_bytes * t, column_cycles)
+    group_end = maximum(first_end + (nc - 1) * column_cycles, many * through)
     group_reads = (first_bytes + (nc - 1) * later_bytes) * t
-    reads_end = group_end + (groups - 1) * jnp.maximum(group_reads, counts.cycles)
+    reads_end = group_end + (groups - 1) * maximum(group_reads, counts.cycles)
     moved = demand.input_read + demand.weight_read + demand.psum_read + demand.output_write
-    return jnp.maximum(reads_end, groups * moved * t)
+    return maximum(reads_end, groups * moved * t)

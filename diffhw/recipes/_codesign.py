@@ -90,7 +90,7 @@ def codesign(
         seconds[stage] = time.perf_counter() - clock
         clock = time.perf_counter()
 
-    blocks = _blocks(problem.space)
+    blocks = blocks_of(problem.space)
     watch = lambda done, total, best: tell("search", done, total, best)
     found = gradient(
         problem.objective,
@@ -186,7 +186,7 @@ def _budget(name: str, value) -> float:
     return number
 
 
-def _blocks(space: Space) -> list[list[str]]:
+def blocks_of(space: Space) -> list[list[str]]:
     """What the refinement scans as a whole: the array's plane, the buffers, the rest."""
     array = [name for name in space.names if name.endswith(("rows", "cols"))]
     buffers = [name for name in space.names if "capacity" in name]

@@ -14,6 +14,7 @@ __all__ = [
     "add_parts",
     "buffers_text",
     "dataflow_text",
+    "dataflow_word",
     "dram_text",
     "grid_text",
     "layer_rows",
@@ -135,6 +136,11 @@ def dataflow_text(dataflow) -> str:
         return dataflow
     chosen = [name for names in dataflow.values() for name in names]
     return "per layer (" + ", ".join(f"{chosen.count(n)} {n}" for n in sorted(set(chosen))) + ")"
+
+
+def dataflow_word(dataflow) -> str:
+    """A name, or "per layer"."""
+    return dataflow if isinstance(dataflow, str) else "per layer"
 
 
 def dram_text(hw) -> str:

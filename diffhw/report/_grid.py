@@ -10,11 +10,13 @@ from diffhw.models._show import digits, scaled_unit
 __all__ = ["Table", "column"]
 
 
-def column(name: str, values: Iterable[float | None], unit: str) -> tuple[str, list[str]]:
-    """Head "name (unit)" and cells, all in the one unit in which the middle value reads best."""
+def column(
+    name: str, values: Iterable[float | None], unit: str, like: float | None = None
+) -> tuple[str, list[str]]:
+    """Head "name (unit)" and cells, all in the unit in which ``like``, or the middle value, reads best."""
     values = list(values)
     sizes = sorted(abs(v) for v in values if v is not None and v != 0 and math.isfinite(v))
-    factor, shown = scaled_unit(sizes[len(sizes) // 2] if sizes else 0.0, unit)
+    factor, shown = scaled_unit(like or (sizes[len(sizes) // 2] if sizes else 0.0), unit)
     if name == unit:  # "cycles (M)", not "cycles (M cycles)"
         shown = shown.removesuffix(unit).strip()
     head = f"{name} ({shown})" if shown else name

@@ -77,6 +77,8 @@ def pareto(result):
                 label, factor = _objective_axis(result, search.value)
             else:
                 label, factor = axis_of(name)
+                if name == "latency_ms" and len(getattr(result, "networks", ())) > 1:
+                    label = "latency of the slowest network (ms)"
             labels.append(label)
             factors.append(factor)
 

@@ -87,14 +87,14 @@ def cost_table(
         column("MACs", get("macs"), "MACs"),
         column("cycles", get("cycles"), "cycles"),
         column("latency", get("latency_s"), "s"),
-        column("share", get("latency_share"), "%"),
+        column("of time", get("latency_share"), "%"),
     ]
     if roofline is not None:
-        columns.append(column("roofline bound", get("roofline_s"), "s"))
+        columns.append(column("roofline", get("roofline_s"), "s"))
     columns += [
         column("utilization", get("utilization"), "%"),
         column("energy", get("energy_j"), "J"),
-        column("share of energy", get("energy_share"), "%"),
+        column("of energy", get("energy_share"), "%"),
         column("DRAM", get("dram_bytes"), "B"),
     ]
     if bounds is not None:
@@ -118,19 +118,19 @@ def comparison_table(result, *, brief: bool = False) -> Table:
     entries += [(r.name, r.design, r.costs, r.objective, r.over_budget) for r in result.rivals]
     sums = [content.totals(costs) for _, _, costs, _, _ in entries]
     designs = [design for _, design, _, _, _ in entries]
-    ratios = [f"{value / result.value:.2f} x" for _, _, _, value, _ in entries]
+    ratios = [_ratio(value / result.value) for _, _, _, value, _ in entries]
     get = lambda key: [one[key] for one in sums]
     columns = [
         ("design", [name for name, *_ in entries]),
         ("rows x cols", [content.grid_text(design.hardware) for design in designs]),
         ("buffers i/w/o (KiB)", [content.buffers_text(design.hardware) for design in designs]),
-        ("dataflow", [content.dataflow_text(design.dataflow) for design in designs]),
-        column("cycles", get("cycles"), "cycles"),
-        column("latency", get("latency_s"), "s"),
-        column("energy", get("energy_j"), "J"),
-        column("EDP", get("edp_js"), "J s"),
-        column("area", get("area_mm2"), "mm2"),
-        column("power", get("power_w"), "W"),
+        ("dataflow", [content.dataflow_word(design.dataflow) for design in designs]),
+        column("cycles", get("cycles"), "cycles", like=sums[0]["cycles"]),
+        column("latency", get("latency_s"), "s", like=sums[0]["latency_s"]),
+        column("energy", get("energy_j"), "J", like=sums[0]["energy_j"]),
+        column("EDP", get("edp_js"), "J s", like=sums[0]["edp_js"]),
+        column("area", get("area_mm2"), "mm2", like=sums[0]["area_mm2"]),
+        column("power", get("power_w"), "W", like=sums[0]["power_w"]),
         column("utilization", get("utilization"), "%"),
         (f"{_word(result)} / found", ratios),
         ("budget", [_verdict(over) for *_, over in entries]),
@@ -160,6 +160,10 @@ def comparison_table(result, *, brief: bool = False) -> Table:
         left=(0, 2, 9) if brief else (0, 3, 12), marked=(0,),
         notes=tuple(notes),
     )  # fmt: skip
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f} x" if value < 100 else f"{value:,.0f} x"
 
 
 def _word(result) -> str:
@@ -265,9 +269,9 @@ def bounds_tables(result, top: int | None = 8) -> list[Table]:
                     ("runs", [f"{n:g}" for n in get("count")]),
                     ("dataflow", get("dataflow")),
                     column("latency", get("latency_s"), "s"),
-                    column("of the time", get("latency_share"), "%"),
+                    column("of time", get("latency_share"), "%"),
                     column("energy", get("energy_j"), "J"),
-                    column("of the energy", get("energy_share"), "%"),
+                    column("of energy", get("energy_share"), "%"),
                     column("utilization", get("utilization"), "%"),
                     column("DRAM", get("dram_bytes"), "B"),
                     ("bound by", get("bound")),

@@ -1,6 +1,7 @@
 """Every design of a space: a certified optimum, the exact best few, the exact Pareto set."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import jax
@@ -18,6 +19,7 @@ from diffhw.spaces import Space
 
 __all__ = ["enumeration"]
 
+_IN_FLIGHT = 3  # chunks dispatched before the first is waited for
 _REFERENCES = 32  # points of the running front that the device compares with
 
 
@@ -27,7 +29,8 @@ class _Sweep:
     def __init__(self, archive: Archive, chunk: int, devices: Sequence):
         self.problem, self.space = archive.problem, archive.space
         self.chunk, self.devices = chunk, tuple(devices)
-        self.axes = slice(1 + len(archive.constraints), None) if self.problem.metrics else slice(0)
+        own = 1 + len(archive.constraints)
+        self.axes = slice(own, own + len(self.problem.metrics)) if self.problem.metrics else slice(0, own)
         self.names = all_names(archive)
         self.mesh = Mesh(np.array(self.devices), ("population",))
         offsets = np.arange(chunk * len(self.devices), dtype=np.int32)
@@ -183,20 +186,19 @@ def enumeration(
     limits = np.asarray(archive.limits, dtype)
     stride = chunk * len(devices)
     stop = size if budget is None else min(size, math.ceil(budget / stride) * stride)
-    waiting = None
-    while position < stop or waiting is not None:
-        running = None
+    running: deque = deque()
+    while position < stop or running:
         if position < stop:
             count = min(stride, size - position)
             start = space.from_flat(position)
             threshold = np.asarray(pool.threshold, dtype)
             references = pool.references((_REFERENCES, len(sweep.names[sweep.axes]))).astype(dtype)
             out = program(sweep.offsets, start, np.int32(count), threshold, limits, references)
-            running = (start, count, out)
+            running.append((start, count, out))
             position += count
-        if waiting is not None:  # the host digests one chunk while the devices work on the next
-            _digest(archive, sweep, pool, *waiting)
-        waiting = running
+        # The host digests one chunk while others run: a CPU device uses a core per chunk in flight.
+        if len(running) >= _IN_FLIGHT or position >= stop:
+            _digest(archive, sweep, pool, *running.popleft())
     return _finish(archive, sweep, pool, key, complete=position >= size)
 
 

@@ -20,7 +20,7 @@ from jax import Array, lax
 
 from diffhw.search._archive import Archive, Progress
 from diffhw.search._problem import host_generator
-from diffhw.search._refine import Blocks, descend
+from diffhw.search._refine import Blocks, Refiner
 from diffhw.search._result import SearchResult, finish, key_of
 from diffhw.spaces import Choice, Space
 
@@ -152,6 +152,7 @@ def gradient(
     starts_to_refine: int = 16,
     blocks: Blocks | None = None,
     pairs: bool = True,
+    widen: int = 2,
 ) -> SearchResult:
     """Gradient search ending in block refinement.
 
@@ -169,7 +170,8 @@ def gradient(
         between multiplier updates.
     learning_rate, final_rate: of the start, and its share left at the end (cosine decay).
     temperature: of every `Choice`, first and last.  penalty: mu of the module docstring.
-    starts_to_refine: best ends of the runs that go into block refinement.  blocks, pairs: as for `refine`.
+    starts_to_refine: best ends of the runs that go into block refinement.
+    blocks, pairs, widen: as for `refine`.
 
     Raises ValueError for a non-positive limit, budget, or number of restarts or steps.
     """
@@ -199,9 +201,7 @@ def gradient(
     state = run.start(host_generator(key, archive.rounds))
     measuring = time.perf_counter()
     plain = problem.program(("value", *run.name))
-    ratio = _time_ratio(
-        lambda: compiled(state, number(0), limits), lambda: plain(state, number(0), limits)
-    )
+    ratio = _time_ratio(lambda: compiled(state, number(0), limits), lambda: plain(state, number(0), limits))
     archive.gradient_cost = cost = max(1.0, ratio)
     archive.exclude(time.perf_counter() - measuring)
 
@@ -237,5 +237,7 @@ def gradient(
         ends = host_generator(key, archive.rounds).integers(
             0, space.sizes, (starts_to_refine, len(space.sizes))
         )
-    descend(archive, ends, blocks, pairs)
+    refiner = Refiner(archive, blocks, pairs)
+    refiner.descend(ends)
+    refiner.widen(widen)
     return finish(archive, "gradient", key, visited=runs.reshape(-1))

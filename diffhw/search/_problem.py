@@ -132,8 +132,8 @@ class Problem:
                 return self._lower(EXACT_BATCH)
         except TypeError as error:
             error.add_note(
-                "The objective is also traced in float64: arrays that it captures (a network, say) must follow "
-                "the default dtype, for instance by jax.tree.map(lambda x: jnp.asarray(x, float), network)."
+                "The objective is traced in float64 too: arrays that it captures (a network, say) must be of "
+                "the default dtype then, as in jax.tree.map(lambda x: jnp.asarray(x, float), network)."
             )
             raise
 

@@ -7,7 +7,7 @@ from jax import Array
 
 from diffhw.search._archive import Archive, Progress
 from diffhw.search._problem import BATCH, host_generator
-from diffhw.search._refine import Blocks, descend
+from diffhw.search._refine import Blocks, Refiner
 from diffhw.search._result import SearchResult, finish, key_of
 from diffhw.spaces import Space
 
@@ -83,11 +83,12 @@ def local_search(
     )
     archive.problem.prepare(archive.problem.evaluators())
     blocks = [[v] for v in range(len(space.sizes))] if blocks is None else blocks
+    refiner = Refiner(archive, blocks, pairs)
     key, ends, idle = key_of(key), [], 0
     while not archive.exhausted and idle < _PATIENCE and len(archive) < space.size:
         known = len(archive)
         first = _drawn(space, key, archive.rounds, starts)
-        ends.append(descend(archive, first, blocks, pairs))
+        ends.append(refiner.descend(first))
         archive.rounds += 1
         idle = 0 if len(archive) > known else idle + 1
     visited = np.concatenate(ends) if ends else None

@@ -87,7 +87,7 @@ class Choice(Variable):
             param = param + jax.random.gumbel(key, (self.size,), param.dtype)
         soft = jax.nn.softmax(param / temperature)
         if self.relax == "softmax":
-            return soft if self.is_named else self._rebuild(lambda table: _weighted(soft, table))
+            return soft if self.is_named else self._rebuild(lambda table: _expectation(soft, table))
         winner, through = jnp.argmax(param), soft - jax.lax.stop_gradient(soft)
         if self.is_named:
             return jax.nn.one_hot(winner, self.size, dtype=soft.dtype) + through
@@ -145,7 +145,12 @@ def _finite(table: np.ndarray) -> np.ndarray:
 
 
 def _weighted(weights: Array, table: np.ndarray) -> Array:
-    """Sum over options of weight x leaf; an infinite leaf counts only where its weight is not 0."""
+    """Sum over options of weight x leaf, for finite leaves."""
     values = jnp.asarray(table, float)
-    spread = weights.reshape(weights.shape + (1,) * (values.ndim - 1))
-    return jnp.sum(jnp.where(spread == 0, 0.0, spread * values), axis=0)
+    return jnp.sum(weights.reshape(weights.shape + (1,) * (values.ndim - 1)) * values, axis=0)
+
+
+def _expectation(soft: Array, table: np.ndarray) -> Array:
+    """The same for soft weights; infinite if an infinite leaf has any weight."""
+    unbounded = _weighted(soft, ~np.isfinite(table)) > 0
+    return jnp.where(unbounded, jnp.inf, _weighted(soft, _finite(table)))

@@ -109,7 +109,7 @@ def test_cost_table_has_all_layers_and_a_total_with_units():
     heads = " ".join(table.heads)
     for unit in ("(us)", "(%)", "(MACs)", "(uJ)", "(kB)"):
         assert unit in heads or unit.replace("MACs", "k") in heads
-    share = table.heads.index("share (%)")
+    share = table.heads.index("of time (%)")
     assert sum(float(row[share]) for row in table.rows[:-1]) == pytest.approx(100, abs=0.2)
     assert "conv<b>" in str(table) and "conv&lt;b&gt;" in table._repr_html_()
     assert report.table(fake.cost()).rows[0][0] == "layer0"
