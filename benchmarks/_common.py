@@ -64,7 +64,10 @@ def table(title: str, header: list[str], rows: list[list]) -> None:
     widths = [max(len(row[i]) for row in text) for i in range(len(header))]
     print(f"\n{title}")
     for row in text:
-        print("  " + "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))))
+        print(
+            "  "
+            + "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths)))
+        )
 
 
 def write(name: str, result: dict) -> None:

@@ -13,7 +13,16 @@ KNOBS = ("rows", "cols", "weight_bytes", "input_bytes", "output_bytes", "dram_gb
 BUFFERS = (("weight", "w"), ("input", "i"), ("output", "o"))
 
 # Leaves of a Cost in the order of the C program's OUTPUTS.
-SCALARS = ("cycles", "energy_pj", "area_mm2", "macs", "feasible", "violation", "freq_hz", "peak_macs_per_cycle")
+SCALARS = (
+    "cycles",
+    "energy_pj",
+    "area_mm2",
+    "macs",
+    "feasible",
+    "violation",
+    "freq_hz",
+    "peak_macs_per_cycle",
+)
 TRAFFIC = ("dram_input_read", "dram_weight_read", "dram_psum_read", "dram_output_write")
 TRAFFIC += ("sram_input_read", "sram_input_write", "sram_weight_read", "sram_weight_write")
 TRAFFIC += ("sram_output_read", "sram_output_write")

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks._common import table, write
 from diffhw import hardware, workloads
-from diffhw.recipes._codesign import blocks_of
+from diffhw.recipes._codesign import EFFORT, blocks_of
 from diffhw.recipes._problem import make_problem
 from diffhw.search import enumeration, gradient, local_search, random_search
 from diffhw.spaces import Choice, Integer, Space
@@ -52,7 +52,7 @@ def run(problem, seeds: int, optimum: float | None):
     spent, costs = [], []
     for seed in range(seeds):
         key = jax.random.key(seed)
-        ours = gradient(objective, problem.space, key, constraints=constraints, blocks=blocks)
+        ours = gradient(objective, problem.space, key, constraints=constraints, blocks=blocks, **EFFORT)
         spent.append(ours.evaluations)
         costs.append(ours.gradient_cost)
         found["gradient"].append(ours)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from diffhw import hardware
 from diffhw.hardware import Accelerator, Level
@@ -49,11 +49,13 @@ class Problem:
     def totals(self, design: dict) -> tuple[list[Array], list[Array]]:
         """Energy (J) and latency (s) of each network, shape () each. Differentiable in the design."""
         hw = design["hardware"]
+        # In the default dtype of the moment: the same function is evaluated in float64 at the end.
+        networks = [jax.tree.map(lambda leaf: jnp.asarray(leaf, float), network) for network in self.networks]
         if self.per_layer:
-            pairs = [self._switched(network, hw) for network in self.networks]
+            pairs = [self._switched(network, hw) for network in networks]
         else:
             dataflow = design["dataflow"]
-            costs = [systolic(net, hw, dataflow, layer_loop="scan", one_hot=True) for net in self.networks]
+            costs = [systolic(net, hw, dataflow, layer_loop="scan", one_hot=True) for net in networks]
             pairs = [(cost.energy_j, cost.latency_s) for cost in costs]
         return [energy for energy, _ in pairs], [latency for _, latency in pairs]
 
@@ -87,35 +89,41 @@ class Problem:
     def choose(self, energy: Array, latency: Array) -> Array:
         """Best dataflow index of each layer row, shape (L,), from (3, L) figures.
 
-        The product of two sums is smallest at a vertex of the convex hull of all their pairs (it is
-        quasi-concave), and a vertex is what some price per second selects layer by layer: trying every
-        price at which a layer changes its mind finds the optimum exactly. With a power or latency
-        limit the best hull vertex within it is taken (an optimum off the hull is not looked for).
+        The product of two sums is quasi-concave, so its minimum is a vertex of the convex hull of all
+        pairs of sums. Going along that hull from least energy to least latency, layers change their
+        mind one by one, in the order of what a second costs them: at most two changes a layer, so
+        sorting the changes and adding them up visits every vertex, exactly.
+
+        With a power or latency limit the best vertex that keeps it is taken (an optimum inside the
+        hull is not looked for).
         """
-        if self.objective_name != "edp":
-            return jnp.argmin(energy if self.objective_name == "energy" else latency, axis=0)
-        prices = [jnp.zeros(1, energy.dtype)]
-        for a, b in ((0, 1), (0, 2), (1, 2)):
-            change = (energy[a] - energy[b]) / jnp.where(
-                latency[b] == latency[a], jnp.inf, latency[b] - latency[a]
-            )
-            prices.append(jnp.maximum(change, 0.0) * (1 + 1e-5))
-        price = jnp.concatenate(prices)
+        first, last = jnp.argmin(energy, axis=0), jnp.argmin(latency, axis=0)
+        middle = jnp.where(first == last, first, 3 - first - last)
+        at = lambda figures, index: jnp.take_along_axis(figures, index[None], axis=0)[0]
+        (e0, e1, e2), (t0, t1, t2) = ([at(x, i) for i in (first, middle, last)] for x in (energy, latency))
+        on_hull = (t1 < t0) & (t2 < t1) & ((e1 - e0) * (t0 - t2) < (e2 - e0) * (t0 - t1))
+        e1, t1 = jnp.where(on_hull, e1, e2), jnp.where(on_hull, t1, t2)
 
-        def at(one_price):
-            best = jnp.argmin(energy + one_price * latency, axis=0)
-            pick = jax.nn.one_hot(best, 3, axis=0, dtype=energy.dtype)
-            total_energy, total_latency = (energy * pick).sum(), (latency * pick).sum()
-            bad = jnp.zeros((), bool)
-            if "latency_ms" in self.limits:
-                bad |= total_latency * 1e3 > self.limits["latency_ms"]
-            if "power_w" in self.limits:
-                bad |= total_energy / total_latency > self.limits["power_w"]
-            product = total_energy * total_latency
-            return jnp.where(bad, product * 1e6, product), best
+        def price(de, dt):  # J per saved second; never for a layer that saves nothing
+            return jnp.where(dt > 0, de / jnp.where(dt > 0, dt, 1.0), jnp.inf)
 
-        products, bests = jax.vmap(at)(price)
-        return bests[jnp.argmin(products)]
+        price_a, price_b = price(e1 - e0, t0 - t1), price(e2 - e1, t1 - t2)
+        prices = jnp.concatenate([jnp.zeros(1, energy.dtype), price_a, price_b])
+        gains = [
+            jnp.concatenate([x0.sum()[None], x1 - x0, x2 - x1]) for x0, x1, x2 in ((e0, e1, e2), (t0, t1, t2))
+        ]
+        prices, *gains = lax.sort((prices, *gains), num_keys=1)
+        # Steps at price inf change nothing that counts: their gains are zero.
+        total_energy, total_latency = jnp.cumsum(gains[0]), jnp.cumsum(gains[1])
+        value = _figure(total_energy, total_latency, self.objective_name)
+        over = jnp.zeros_like(value)
+        if "latency_ms" in self.limits:
+            over = jnp.maximum(over, total_latency * 1e3 / self.limits["latency_ms"] - 1)
+        if "power_w" in self.limits:
+            over = jnp.maximum(over, total_energy / total_latency / self.limits["power_w"] - 1)
+        worst = jnp.max(value)
+        best = prices[jnp.argmin(jnp.where(over > 0, worst * (2 + over), value))]
+        return jnp.where(price_a > best, first, jnp.where(on_hull & (price_b > best), middle, last))
 
     def _switched(self, network: Network, hw: Accelerator) -> tuple[Array, Array]:
         energy, latency = self.per_layer_figures(network, hw)
