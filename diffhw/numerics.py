@@ -7,7 +7,8 @@ everywhere and a search that sees zero goes nowhere (a zero slope for the ceilin
 restart of a first trial 100 to 2,800 % off). Plain values cost nothing extra: the slopes are
 ``custom_jvp`` rules and exist only when somebody differentiates.
 
-The last four functions are ordinary mathematics in a form that compiles to fewer, larger kernels.
+`log`, `maximum`, `minimum`, `power` and `reciprocal` are ordinary mathematics in a form that
+compiles to fewer, larger kernels.
 """
 
 import math
@@ -22,6 +23,7 @@ __all__ = [
     "ceil_div",
     "fits",
     "floor_div",
+    "log",
     "maximum",
     "minimum",
     "non_negative",
@@ -127,6 +129,17 @@ def reciprocal(x):
 def _reciprocal_jvp(primals, tangents):
     out = reciprocal(primals[0])
     return out, -(out * out) * tangents[0]
+
+
+@jax.custom_jvp
+def log(x):
+    """Natural logarithm of a positive x; its derivative is a `reciprocal`."""
+    return jnp.log(x)
+
+
+@log.defjvp
+def _log_jvp(primals, tangents):
+    return log(primals[0]), reciprocal(primals[0]) * tangents[0]
 
 
 @jax.custom_jvp

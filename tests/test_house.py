@@ -1,4 +1,4 @@
-"""The floors of docs/design.md: nobody imports upward, siblings do not import each other; imports stay light."""
+"""The floors of docs/design.md: nobody imports upward or sideways; imports stay light."""
 
 import ast
 import pathlib

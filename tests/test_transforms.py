@@ -1,4 +1,4 @@
-"""Each public cost function plain, under jit, vmap, vmap of grad, and sharded over four devices: one answer."""
+"""Each cost function plain, under jit, vmap, vmap of grad, and sharded over four devices: one answer."""
 
 from dataclasses import replace
 

@@ -144,8 +144,10 @@ def _lists(add) -> None:
 
 def _validate(add) -> None:
     command = add("validate", "compare our models with another tool's recorded answers")
-    command.add_argument("tool", choices=["scalesim"], metavar="TOOL", help="scalesim")
-    command.add_argument("files", nargs="+", metavar="FILE.csv", help="tables of runs of that tool")
+    command.add_argument(
+        "tool", choices=["scalesim", "silicon"], metavar="TOOL", help="scalesim, or silicon (published chips)"
+    )
+    command.add_argument("files", nargs="*", metavar="FILE.csv", help="tables of runs of that tool")
     option = command.add_argument
     option("--dtype", type=one_of("float32", "float64"), default="float64", metavar="float32|float64",
            help="of the model's arithmetic (default: float64)")  # fmt: skip

@@ -21,7 +21,7 @@ class Precision:
     output: Array
 
     @classmethod
-    def create(cls, *, weight=8, input=8, psum=32, output=None) -> "Precision":  # noqa: A002 (the field's name)
+    def create(cls, *, weight=8, input=8, psum=32, output=None) -> "Precision":
         """Check and convert; ``output`` defaults to ``input``. Raises ValueError for bits <= 0."""
         output = input if output is None else output
         return cls(

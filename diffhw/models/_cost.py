@@ -1,5 +1,8 @@
 """What a model returns."""
 
+import functools
+import operator
+
 from flax import struct
 from jax import Array
 
@@ -32,6 +35,12 @@ class Cost:
     cycle_parts: dict[str, Array]
     layers: "Cost | None" = None
 
+    def by_layer(self) -> "Cost":
+        """``layers``, or a ValueError if only totals were kept."""
+        if self.layers is None:
+            raise ValueError("per-layer costs were not kept: use layer_loop='vmap'")
+        return self.layers
+
     @property
     def latency_s(self) -> Array:
         """Seconds."""
@@ -60,7 +69,8 @@ class Cost:
     @property
     def dram_bytes(self) -> Array:
         """Bytes over the DRAM interface, reads and writes."""
-        return sum(value for name, value in self.traffic_bytes.items() if name.startswith("dram_"))
+        over_the_link = [value for name, value in self.traffic_bytes.items() if name.startswith("dram_")]
+        return functools.reduce(operator.add, over_the_link)
 
     def __repr__(self) -> str:
         from diffhw.models import _show

@@ -1,5 +1,8 @@
 """Roofline: the bound that no mapping and no dataflow can beat."""
 
+import functools
+import operator
+
 import jax.numpy as jnp
 
 from diffhw.hardware import Accelerator, area_parts, leakage_w
@@ -39,7 +42,7 @@ def layer(layer: Layer, hw: Accelerator, mapping=None, precision: Precision | No
     precision = Precision.of(hw) if precision is None else precision
     tech = hw.technology
     traffic = compulsory_bytes(layer, precision)
-    dram = sum(traffic.values())
+    dram = functools.reduce(operator.add, traffic.values())
     compute = layer.macs / hw.peak_macs_per_cycle
     cycles = maximum(compute, dram / hw.dram_bytes_per_cycle)
     seconds = cycles / hw.freq_hz
@@ -52,8 +55,8 @@ def layer(layer: Layer, hw: Accelerator, mapping=None, precision: Precision | No
     area = area_parts(hw)
     return Cost(
         cycles=cycles,
-        energy_pj=sum(energy.values()),
-        area_mm2=sum(area.values()),
+        energy_pj=functools.reduce(operator.add, energy.values()),
+        area_mm2=functools.reduce(operator.add, area.values()),
         macs=layer.macs,
         feasible=jnp.ones_like(cycles),
         violation=jnp.zeros_like(cycles),

@@ -35,7 +35,7 @@ from diffhw.models._cost import Cost
 from diffhw.models._network import network_cost
 from diffhw.models._systolic_array import ArrayCounts, array_counts, pick
 from diffhw.models._systolic_memory import demand_of, runtime
-from diffhw.numerics import fits, maximum, minimum
+from diffhw.numerics import fits, maximum, minimum, reciprocal
 from diffhw.workloads import Layer, Network
 
 __all__ = ["ArrayCounts", "array_counts", "systolic"]
@@ -65,6 +65,7 @@ class _Rates:
     leakage_pj: Array  # per cycle
     dram_static_pj: Array
     dram_bytes_per_cycle: Array
+    ports: tuple[tuple[Array, ...], ...]  # of the buffers of w, i, o: cycles per byte read, written, either
     area: dict[str, Array]
 
 
@@ -77,6 +78,17 @@ def _rates(hw: Accelerator, precision: Precision) -> _Rates:
     write = [
         8 * tech.sram_write_pj_per_bit(lv.capacity_bytes, lv.word_bits) for lv in (w_level, i_level, o_level)
     ]
+    ports = tuple(
+        tuple(
+            reciprocal(bytes_per_cycle) * reciprocal(lv.instances)
+            for bytes_per_cycle in (
+                lv.read_bytes_per_cycle,
+                lv.write_bytes_per_cycle,
+                lv.shared_bytes_per_cycle,
+            )
+        )
+        for lv in (w_level, i_level, o_level)
+    )
     mac = tech.mac_energy_pj(precision.weight, precision.input, precision.psum)
     return _Rates(
         weight_bits=precision.weight,
@@ -99,14 +111,15 @@ def _rates(hw: Accelerator, precision: Precision) -> _Rates:
         leakage_pj=leakage_w(hw) / hw.freq_hz * 1e12,
         dram_static_pj=hw.dram.static_w / hw.freq_hz * 1e12,
         dram_bytes_per_cycle=hw.dram_bytes_per_cycle,
+        ports=ports,
         area=area_parts(hw),
     )
 
 
-def _level_cycles(level, read, write):
+def _port_cycles(port, read, write):
     """Cycles a buffer's ports need (0 for the default ports, as wide as the array's edge)."""
-    port = maximum(read / level.read_bytes_per_cycle, write / level.write_bytes_per_cycle)
-    return maximum(port, (read + write) / level.shared_bytes_per_cycle) / level.instances
+    per_read, per_write, per_byte = port
+    return maximum(maximum(read * per_read, write * per_write), (read + write) * per_byte)
 
 
 def _dataflow_cost(layer: Layer, hw: Accelerator, rates: _Rates, dataflow, keep_input, keep_output) -> Cost:
@@ -133,10 +146,9 @@ def _dataflow_cost(layer: Layer, hw: Accelerator, rates: _Rates, dataflow, keep_
 
     compute = g * counts.cycles
     cycles = runtime(counts, d, g, rates.dram_bytes_per_cycle)
-    for tensor, name in (("w", "weight"), ("i", "input"), ("o", "output")):
-        level, _ = hw.buffer(tensor)
-        port = _level_cycles(level, traffic[f"sram_{name}_read"], traffic[f"sram_{name}_write"])
-        cycles = maximum(cycles, port)
+    for name, port in zip(("weight", "input", "output"), rates.ports, strict=True):
+        read, write = traffic[f"sram_{name}_read"], traffic[f"sram_{name}_write"]
+        cycles = maximum(cycles, _port_cycles(port, read, write))
 
     macs = g * m * n * k
     # Bits that move to a neighbour with each MAC, and those of the operand that is moved in or out once.

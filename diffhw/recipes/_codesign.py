@@ -103,7 +103,9 @@ def codesign(
         constraints=problem.constraints(),
         metrics=METRICS,
         blocks=blocks,
-        **EFFORT,
+        restarts=EFFORT["restarts"],
+        steps=EFFORT["steps"],
+        starts_to_refine=EFFORT["starts_to_refine"],
         progress=watch,
     )
     if start is not None:

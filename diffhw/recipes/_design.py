@@ -18,7 +18,7 @@ class Design:
     """What a search found, with nothing relaxed left in it.
 
     hardware:   `Accelerator`.
-    dataflow:   "os" | "ws" | "is" for every layer, or {network name: one dataflow per distinct layer, in order}.
+    dataflow:   "os" | "ws" | "is" for every layer, or {network name: one per distinct layer, in order}.
     precision:  `Precision`, leaves ().
     batch:      inferences run together.
     notes:      sentences for the reader of the file.
@@ -31,7 +31,10 @@ class Design:
     notes: tuple[str, ...] = ()
 
     def mapping_of(self, network_name: str):
-        """The dataflow argument for `models.systolic`. Raises ValueError for a network the design does not know."""
+        """The dataflow argument for `models.systolic`.
+
+        Raises ValueError for a network that the design does not know.
+        """
         if isinstance(self.dataflow, str):
             return self.dataflow
         if network_name not in self.dataflow:

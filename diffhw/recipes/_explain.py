@@ -151,7 +151,7 @@ def bounds(network: Network, hw: Accelerator, mapping, cost: Cost) -> tuple[str,
         dataflow = mapping if isinstance(mapping, str) else mapping[i]
         m, k = layer.n * layer.p * layer.q, layer.c * layer.r * layer.s
         counts = array_counts(m, layer.k, k, hw.rows, hw.cols, dataflow, hw.lanes)
-        cycles, stall = (float(v[i]) for v in (cost.layers.cycles, cost.layers.cycle_parts["stall"]))
+        cycles, stall = (float(v[i]) for v in (cost.by_layer().cycles, cost.by_layer().cycle_parts["stall"]))
         filled = float(counts.spatial_rows * counts.spatial_cols / (counts.folds * hw.rows * hw.cols))
         streaming = float(counts.stream / counts.fold_cycles)
         if stall > 0.1 * cycles:
@@ -188,8 +188,9 @@ def assumptions(
     centre[own] = np.asarray(best_index)
     cases = [None, *((one.name, level) for one in used for level in (0, 2))]
     starts = np.repeat(centre[None], len(cases), 0)
-    for row, case in enumerate(cases[1:], 1):
-        starts[row, columns[case[0]]] = case[1]
+    for row, case in enumerate(cases):
+        if case is not None:
+            starts[row, columns[case[0]]] = case[1]
     ends = refine(
         lambda design: problem.objective(unpack(design)),
         wide,

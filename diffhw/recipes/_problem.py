@@ -1,6 +1,8 @@
 """The main job as a space, an objective and constraints: which array for which networks."""
 
+import functools
 import math
+import operator
 from dataclasses import dataclass, replace
 
 import jax
@@ -65,13 +67,14 @@ class Problem:
         Power and latency are the worst network's; energy_mj is the sum, latency_ms the slowest.
         """
         energies, latencies = self.totals(design)
-        value = sum(_figure(e, t, self.objective_name) for e, t in zip(energies, latencies, strict=True))
+        each = [_figure(e, t, self.objective_name) for e, t in zip(energies, latencies, strict=True)]
+        value = functools.reduce(operator.add, each)
         power = [e / t for e, t in zip(energies, latencies, strict=True)]
         return value, {
             "area_mm2": hardware.area_mm2(design["hardware"]),
             "power_w": jnp.max(jnp.stack(power)),
             "latency_ms": jnp.max(jnp.stack(latencies)) * 1e3,
-            "energy_mj": sum(energies) * 1e3,
+            "energy_mj": functools.reduce(operator.add, energies) * 1e3,
         }
 
     def constraints(self) -> list[tuple[str, float]]:
@@ -82,7 +85,7 @@ class Problem:
 
     def per_layer_figures(self, network: Network, hw: Accelerator) -> tuple[Array, Array]:
         """Energy (J) and latency (s) of each layer row under each dataflow, shapes (3, L)."""
-        costs = [systolic(network, hw, name).layers for name in DATAFLOWS]
+        costs = [systolic(network, hw, name).by_layer() for name in DATAFLOWS]
         energy = jnp.stack([cost.energy_pj * 1e-12 for cost in costs])
         return energy, jnp.stack([cost.cycles / hw.freq_hz for cost in costs])
 

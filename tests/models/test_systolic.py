@@ -11,8 +11,7 @@ from jax.test_util import check_grads
 
 from diffhw.hardware import Accelerator, Dram, Level
 from diffhw.mappings import DATAFLOWS, Precision
-from diffhw.models import roofline, systolic
-from diffhw.models import array_counts
+from diffhw.models import array_counts, roofline, systolic
 from diffhw.models._systolic_memory import Demand, runtime
 from diffhw.workloads import Layer, Network
 
@@ -148,7 +147,7 @@ def walk_traffic(shape, rows, cols, half, dataflow):
 
 
 def worst_window(shape, rows, cols, dataflow):
-    """Words that must be held so that the halo slides along: the widest span of input rows at any position."""
+    """Words to hold so that the halo slides along: the widest span of input rows at any position."""
     p, q = ((shape[x] + 2 * shape["pad"] - shape[y]) // shape["stride"] + 1 for x, y in ("hr", "ws"))
     pixels = {"os": rows, "ws": 1, "is": cols}[dataflow]
     spans = []
@@ -350,7 +349,9 @@ def test_weights_over_dataflows_are_an_expectation_exact_at_one_hot():
         assert float(chosen.energy_pj) == pytest.approx(each[i], rel=1e-6)
     mixed = systolic(network, hw, jnp.array([0.2, 0.3, 0.5]))
     assert float(mixed.energy_pj) == pytest.approx(0.2 * each[0] + 0.3 * each[1] + 0.5 * each[2], rel=1e-5)
-    slope = lambda one_hot: jax.grad(lambda w: jnp.log(systolic(network, hw, w, one_hot=one_hot).edp))(jnp.eye(3)[1])
+    slope = lambda one_hot: jax.grad(lambda w: jnp.log(systolic(network, hw, w, one_hot=one_hot).edp))(
+        jnp.eye(3)[1]
+    )
     assert np.allclose(slope(True), slope(False), rtol=1e-4)
     per_layer = systolic(network, hw, ["os", "ws", "is"])
     rows = [systolic.layer(row, hw, name) for row, name in zip(network.rows(), DATAFLOWS)]

@@ -42,7 +42,9 @@ def test_per_layer_choice_equals_brute_force(objective):
             e, t = (sum(x[d, i] for i, d in enumerate(pick)) for x in (energy, latency))
             return {"edp": e * t, "latency": t, "energy": e}[objective]
 
-        assert figure(best) == pytest.approx(min(map(figure, itertools.product(range(3), repeat=6))), rel=1e-5)
+        assert figure(best) == pytest.approx(
+            min(map(figure, itertools.product(range(3), repeat=6))), rel=1e-5
+        )
 
 
 def test_bad_objective_is_named():

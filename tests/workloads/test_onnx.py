@@ -8,7 +8,7 @@ import pytest
 from diffhw import workloads
 
 onnx = pytest.importorskip("onnx")
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx import TensorProto, helper, numpy_helper
 
 DATA = pathlib.Path(__file__).parents[1] / "data" / "onnx"
 # The exporters fold each batch norm into its convolution: 2 x 26,560 parameters become 26,560 biases.
