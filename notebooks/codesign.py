@@ -127,7 +127,7 @@ print(f"gap to the optimum of {result.certificate.designs:,} designs: {result.ce
 print(f"evaluations spent: {result.search.evaluations:,.0f}")
 
 # %%
-fig = dh.report.pareto(result)
+dh.report.pareto(result)
 
 # %% [markdown]
 # What to take along: the cost is exact at legal designs, the gradient is a guide and not the answer, and the answer
