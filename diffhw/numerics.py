@@ -38,8 +38,8 @@ def _exact_ceil(a, d):
     # XLA turns x / d into x * (1 / d) for a broadcast d, so float32 quotients of exact multiples
     # may land an ulp off on either side; one step of correction each way makes the count exact.
     q = jnp.ceil(a / d)
-    q = q - ((q - 1) * d >= a)
-    return q + (q * d < a)
+    q = jnp.where((q - 1) * d >= a, q - 1, q)
+    return jnp.where(q * d < a, q + 1, q)
 
 
 @jax.custom_jvp
@@ -70,8 +70,8 @@ def _ceil_div_jvp(primals, tangents):
 def floor_div(a, d):
     """``floor(a / d)``, exact like `ceil_div`. Surrogate slope: that of ``a / d``."""
     q = jnp.floor(a / d)
-    q = q + ((q + 1) * d <= a)
-    return q - (q * d > a)
+    q = jnp.where((q + 1) * d <= a, q + 1, q)
+    return jnp.where(q * d > a, q - 1, q)
 
 
 @floor_div.defjvp
@@ -90,7 +90,8 @@ def fits(footprint, capacity):
     buffer holds: growing a buffer that is too small helps in proportion, and growing one that is
     large enough does nothing (which is the truth).
     """
-    return (footprint <= capacity) * jnp.ones_like(footprint * 1.0)
+    one = jnp.ones_like(footprint * 1.0)
+    return jnp.where(footprint <= capacity, one, 0 * one)
 
 
 @fits.defjvp
@@ -120,15 +121,15 @@ def reciprocal(x):
 
     XLA does not fuse a division into several users (it counts as too expensive to repeat), and then
     not what it depends on either: a kernel breaks into pieces that meet in memory. One cheap
-    operation between the division and its users, here a maximum that changes nothing, lifts the ban.
+    operation between the division and its users, here the absolute value, lifts the ban.
     """
-    return jnp.maximum(1.0 / x, 0.0)
+    return jnp.abs(1.0 / x)
 
 
 @reciprocal.defjvp
 def _reciprocal_jvp(primals, tangents):
     out = reciprocal(primals[0])
-    return out, -(out * out) * tangents[0]
+    return out, -(out * tangents[0]) * out  # in this order: XLA takes the absolute value out of a square
 
 
 @jax.custom_jvp
@@ -166,12 +167,12 @@ def maximum(a, b) -> Array:
     `jnp.maximum` shares the slope of a tie between both, at the price of two divisions per maximum:
     they were most of a gradient's work in these models.
     """
-    return jnp.where(a >= b, a, b)
+    return jnp.where(b > a, b, a)  # with a strict comparison: one machine instruction
 
 
 def minimum(a, b) -> Array:
     """The smaller of two. Slope: that of the smaller, of ``a`` in a tie; see `maximum`."""
-    return jnp.where(a <= b, a, b)
+    return jnp.where(b < a, b, a)
 
 
 def as_float(value) -> Array:
