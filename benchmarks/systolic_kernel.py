@@ -65,8 +65,12 @@ def run_c(program, pairs, count, dataflow, mode, block, repeats=3) -> tuple[list
     out = str(_common.BUILD / "out.bin")
     command = [program, pairs, out, count, DATAFLOWS.index(dataflow), mode, min(block, count), repeats]
     environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
-    text = subprocess.run(map(str, command), capture_output=True, text=True, check=True, env=environment).stdout
-    return [float(line.split()[0]) for line in text.splitlines()], np.fromfile(out, np.float32).reshape(-1, count)
+    text = subprocess.run(
+        map(str, command), capture_output=True, text=True, check=True, env=environment
+    ).stdout
+    return [float(line.split()[0]) for line in text.splitlines()], np.fromfile(out, np.float32).reshape(
+        -1, count
+    )
 
 
 # ---- The JAX programs -------------------------------------------------------------------------------
@@ -166,7 +170,8 @@ def main(arguments=None) -> None:
     blocks = sorted({min(block, count) for block in (*BLOCKS, count)})
     chunks = {
         batch: [
-            {name: jnp.asarray(x[i : i + batch]) for name, x in columns.items()} for i in range(0, count, batch)
+            {name: jnp.asarray(x[i : i + batch]) for name, x in columns.items()}
+            for i in range(0, count, batch)
         ]
         for batch in batches
     }
@@ -195,7 +200,9 @@ def main(arguments=None) -> None:
         checks = {"folds_exact": folds_are_exact(columns, dataflow)}
         if program:
             out = run_c(program, pairs, count, dataflow, "full", count, 1)[1]
-            checks |= compare(hw, columns, chunks[batches[-1]], dataflow, runs["full", batches[-1]].compiled, out)
+            checks |= compare(
+                hw, columns, chunks[batches[-1]], dataflow, runs["full", batches[-1]].compiled, out
+            )
         for form in forms(hw, dataflow):
             per_batch = {batch: rate(seconds[form, batch]) for batch in batches}
             best = max(per_batch, key=per_batch.get)
@@ -220,7 +227,14 @@ def main(arguments=None) -> None:
             rows.append(
                 [f"{dataflow} {form}"]
                 + [per_batch[batch] for batch in batches]
-                + [f"{run.operations:.0f}", f"{run.bytes:.0f}", run.kernels, run.lower_s + run.compile_s, ratio, kept]
+                + [
+                    f"{run.operations:.0f}",
+                    f"{run.bytes:.0f}",
+                    run.kernels,
+                    run.lower_s + run.compile_s,
+                    ratio,
+                    kept,
+                ]
             )
         if program:
             for mode in ("cycles", "full"):
