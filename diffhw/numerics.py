@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 __all__ = [
     "as_float",
@@ -186,7 +187,7 @@ def as_float(value) -> Array:
 
 
 def _checked(name: str, value, lowest_is_allowed: bool) -> Array:
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return value
     try:
         numbers = np.asarray(value, float)

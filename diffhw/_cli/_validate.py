@@ -42,9 +42,20 @@ def _silicon() -> int:
     from diffhw.report import Table
     from diffhw.validation import eyeriss_alexnet
 
-    heads = ("layer", "published processing (ms)", "ours without stalls (ms)", "ratio", "dataflow", "roofline (ms)",
-             "published with transfers (ms)", "ours with stalls (ms)", "published DRAM (MB)", "ours DRAM (MB)",
-             "published chip (mW)", "ours (mW)")  # fmt: skip
+    heads = (
+        "layer",
+        "published processing (ms)",
+        "ours without stalls (ms)",
+        "ratio",
+        "dataflow",
+        "roofline (ms)",
+        "published with transfers (ms)",
+        "ours with stalls (ms)",
+        "published DRAM (MB)",
+        "ours DRAM (MB)",
+        "published chip (mW)",
+        "ours (mW)",
+    )
     rows = tuple(
         (
             row.layer,
@@ -64,8 +75,8 @@ def _silicon() -> int:
     )
     notes = (
         "published: Chen et al., JSSC 2017, AlexNet at batch 4 (recalled, not re-read)",
-        "the chip is row stationary and keeps partial sums in its PEs; our array spills them where the buffer is small, "
-        "hence the stalls and the traffic; the chip also compresses zeros on their way to DRAM",
+        "the chip is row stationary and keeps partial sums in its PEs; our array spills them where the "
+        "buffer is small, hence the stalls and the traffic; the chip also compresses zeros on their way to DRAM",
         "power: ours is data path and memories only, without clock tree and control",
     )
     emit(Table("Eyeriss, the systolic model beside the chip", heads, rows, left=(0, 4), notes=notes))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from diffhw.hardware import Accelerator, area_parts, leakage_w
 from diffhw.mappings import Precision
 from diffhw.models._cost import Cost
+from diffhw.models._model import with_kernel
 from diffhw.models._network import network_cost
 from diffhw.numerics import maximum, minimum
 from diffhw.workloads import Layer, Network
@@ -69,6 +70,7 @@ def layer(layer: Layer, hw: Accelerator, mapping=None, precision: Precision | No
     )
 
 
+@with_kernel(layer)
 def roofline(
     network: Network,
     hw: Accelerator,
@@ -83,6 +85,3 @@ def roofline(
     return network_cost(
         lambda row: bound(row, hw, None, precision), network.layers, weight, network.mask, layer_loop
     )
-
-
-roofline.layer = layer  # ty: ignore[missing-attribute]

@@ -22,6 +22,7 @@ within few segments, so the maximum over folds is a maximum over the segments' e
 """
 
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,7 @@ from jax.custom_derivatives import SymbolicZero
 from diffhw.hardware import Accelerator, area_parts, leakage_w
 from diffhw.mappings import DATAFLOWS, Precision, dataflow_weights
 from diffhw.models._cost import Cost
+from diffhw.models._model import with_kernel
 from diffhw.models._network import network_cost
 from diffhw.models._systolic_array import ArrayCounts, array_counts, pick
 from diffhw.models._systolic_memory import demand_of, runtime
@@ -187,8 +189,8 @@ def _dataflow_cost(layer: Layer, hw: Accelerator, rates: _Rates, dataflow, keep_
     )
     return Cost(
         cycles=cycles,
-        energy_pj=sum(energy.values()),
-        area_mm2=sum(rates.area.values()),
+        energy_pj=functools.reduce(operator.add, energy.values()),
+        area_mm2=functools.reduce(operator.add, rates.area.values()),
         macs=macs,
         feasible=(need <= 1) * jnp.ones_like(need),
         violation=maximum(need - 1, 0.0),
@@ -314,6 +316,7 @@ def _selected(keep_activations: bool, layer_loop: str):
     return chosen
 
 
+@with_kernel(layer)
 def systolic(
     network: Network,
     hw: Accelerator,
@@ -350,6 +353,3 @@ def systolic(
     if isinstance(mapping, str) or not (one_hot or named):
         return _network(network, hw, mapping, precision, keep_activations, layer_loop, False)
     return _selected(keep_activations, layer_loop)((network, hw, mapping, precision))
-
-
-systolic.layer = layer  # ty: ignore[missing-attribute]
