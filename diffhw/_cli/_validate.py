@@ -76,7 +76,7 @@ def _silicon() -> int:
     notes = (
         "published: Chen et al., JSSC 2017, AlexNet at batch 4 (recalled, not re-read)",
         "the chip is row stationary and keeps partial sums in its PEs; our array spills them where the "
-        "buffer is small, hence the stalls and the traffic; the chip also compresses zeros on their way to DRAM",
+        "buffer is small, hence the stalls and the traffic; the chip also compresses zeros bound for DRAM",
         "power: ours is data path and memories only, without clock tree and control",
     )
     emit(Table("Eyeriss, the systolic model beside the chip", heads, rows, left=(0, 4), notes=notes))
