@@ -203,12 +203,21 @@ def from_dict(data: dict, where="hardware") -> Accelerator:
     _required(data, ("rows", "cols", "levels", "dram"), where)
     if not isinstance(data["levels"], list) or not data["levels"]:
         raise ValueError(f"{where / 'levels'} must be a list of at least one level, got {data['levels']!r}")
-    return Accelerator.create(
-        **_numbers(data, _NUMBERS, where),
+    numbers = _numbers(data, _NUMBERS, where)
+    for name in ("rows", "cols", "lanes"):
+        if name in numbers and numbers[name] % 1:
+            raise ValueError(f"{where / name} must be a whole number, got {data[name]}")
+    made = Accelerator.create(
+        **numbers,
         levels=[_level(level, where / "levels" / i) for i, level in enumerate(data["levels"])],
         dram=_dram(data["dram"], where / "dram"),
         technology=_technology(data["technology"], where / "technology") if "technology" in data else None,
     )
+    homeless = [tensor for tensor in "wio" if not any(tensor in level.keeps for level in made.levels)]
+    if homeless:
+        kept = ", ".join(level.keeps for level in made.levels)
+        raise ValueError(f"{where / 'levels'}: no level keeps {homeless[0]!r} of w, i, o; they keep {kept}")
+    return made
 
 
 def read_text(path) -> str:

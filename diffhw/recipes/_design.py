@@ -1,5 +1,6 @@
 """A whole design as one file: hardware, mapping, precision, batch."""
 
+import difflib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ from diffhw.hardware import Accelerator
 from diffhw.mappings import DATAFLOWS, Precision
 
 __all__ = ["Design", "read_design", "write_design"]
+
+_KEYS = ("hardware", "mapping", "precision", "batch")
 
 
 @dataclass(frozen=True)
@@ -66,47 +69,42 @@ def write_design(design: Design, path) -> None:
 
 def read_design(path) -> Design:
     """Read a design file. Raises ValueError naming the file and the key that is wrong."""
-    path = Path(path)
-    try:
-        document = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ValueError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)})") from None
-    if not isinstance(document, dict) or "hardware" not in document:
-        raise ValueError(f"{path}: a design file needs the keys hardware, mapping, precision, batch")
-    unknown = set(document) - {"hardware", "mapping", "precision", "batch"}
-    if unknown:
+    document, where = hardware.read_document(path)
+    if "hardware" not in document:
         raise ValueError(
-            f"{path}: unknown key {sorted(unknown)[0]!r}; allowed: hardware, mapping, precision, batch"
+            f"{path}: a design file needs the key 'hardware'; it has {', '.join(map(str, document))}"
         )
+    for key in document:
+        if key not in _KEYS:
+            near = difflib.get_close_matches(str(key), _KEYS, 1, 0.0)[0]
+            raise ValueError(f"{where / str(key)} is no known key; did you mean {near!r}?")
     mapping = document.get("mapping") or {}
     if not isinstance(mapping, dict) or mapping.get("model", "systolic") != "systolic":
-        raise ValueError(f"{path}: mapping must be {{model: systolic, dataflow: ...}}")
+        raise ValueError(f"{where / 'mapping'} must be {{model: systolic, dataflow: ...}}, got {mapping!r}")
     dataflow = mapping.get("dataflow", "ws")
     every = [dataflow] if isinstance(dataflow, str) else None
     if every is None:
         if not isinstance(dataflow, dict) or not all(isinstance(v, list) for v in dataflow.values()):
-            raise ValueError(f"{path}: mapping.dataflow must be a name or {{network: [names]}}")
+            raise ValueError(f"{where / 'mapping'}: dataflow must be a name or {{network: [names]}}")
         dataflow = {name: tuple(names) for name, names in dataflow.items()}
         every = [name for names in dataflow.values() for name in names]
     for name in every:
         if name not in DATAFLOWS:
-            raise ValueError(f"{path}: mapping.dataflow must be one of {', '.join(DATAFLOWS)}, got {name!r}")
+            raise ValueError(
+                f"{where / 'mapping'}: dataflow must be one of {', '.join(DATAFLOWS)}, got {name!r}"
+            )
     bits = document.get("precision") or {}
     if not isinstance(bits, dict) or set(bits) - {"weight", "input", "psum", "output"}:
-        raise ValueError(f"{path}: precision takes weight, input, psum, output (bits), got {bits!r}")
+        raise ValueError(f"{where / 'precision'} takes weight, input, psum, output (bits), got {bits!r}")
     batch = document.get("batch", 1)
     if not isinstance(batch, int) or batch < 1:
-        raise ValueError(f"{path}: batch must be a whole number >= 1, got {batch!r}")
+        raise ValueError(f"{where / 'batch'} must be a whole number >= 1, got {batch!r}")
     try:
         precision = Precision.create(**bits)
     except ValueError as error:
-        raise ValueError(f"{path}: precision: {error}") from None
+        raise ValueError(f"{where / 'precision'}: {error}") from None
     return Design(
-        hardware=hardware.from_dict(document["hardware"], f"{path}: hardware"),
+        hardware=hardware.from_dict(document["hardware"], where / "hardware"),
         dataflow=dataflow,
         precision=precision,
         batch=batch,

@@ -38,7 +38,8 @@ def test_yaml_round_trip_of_odd_numbers_and_ports(tmp_path):
     rng = np.random.default_rng(0)
     hw = h.load("cloud")
     hw = jax.tree.map(lambda x: jnp.where(jnp.isinf(x), x, x * jnp.float32(rng.uniform(0.5, 1.5))), hw)
-    hw = replace(hw, dram=replace(hw.dram, kind=jnp.float32(-1)))
+    whole = {name: jnp.float32(value) for name, value in (("rows", 291), ("cols", 7), ("lanes", 3))}
+    hw = replace(hw, dram=replace(hw.dram, kind=jnp.float32(-1)), **whole)
     h.write_yaml(hw, tmp_path / "hw.yaml")
     same(h.read_yaml(tmp_path / "hw.yaml"), hw)
     # Written in float32 and read in float64, a number is the float32 one and not its short decimal.
@@ -254,3 +255,11 @@ def test_maestro_mistakes(text, message, tmp_path):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         h.load(path)
+
+
+def test_rows_are_whole_and_every_tensor_has_a_home(tmp_path):
+    data = h.to_dict(h.load("edge"))
+    with pytest.raises(ValueError, match=r"rows must be a whole number, got 3.5"):
+        h.from_dict(data | {"rows": 3.5})
+    with pytest.raises(ValueError, match=r"no level keeps 'w' of w, i, o"):
+        h.from_dict(data | {"levels": [level for level in data["levels"] if level["keeps"] != "w"]})
