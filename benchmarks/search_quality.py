@@ -24,7 +24,7 @@ CASES = (("mobilenet_v2", 4.0), ("mobilenet_v2", 2.5), ("resnet50", 12.0), ("ber
 def main_problem(network: str, area_mm2: float, extra=()):
     return make_problem(
         tuple(workloads.load(name).merged() for name in (network, *extra)),
-        objective="edp", limits={"area_mm2": area_mm2}, start=None, bits=8, node_nm=22.0, freq_mhz=1000.0,
+        objective="edp", limits={"area_mm2": area_mm2}, bits=8, node_nm=22.0, freq_mhz=1000.0,
         dram="auto", per_layer_dataflow=False,
     )  # fmt: skip
 

@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
+from jax.core import Tracer
 from jax.custom_derivatives import SymbolicZero
 
 from diffhw.hardware import Accelerator, area_parts, leakage_w
@@ -192,7 +193,7 @@ def _dataflow_cost(layer: Layer, hw: Accelerator, rates: _Rates, dataflow, keep_
         energy_pj=functools.reduce(operator.add, energy.values()),
         area_mm2=functools.reduce(operator.add, rates.area.values()),
         macs=macs,
-        feasible=(need <= 1) * jnp.ones_like(need),
+        feasible=((need <= 1) & (hw.rows >= 1) & (hw.cols >= 1)) * jnp.ones_like(need),
         violation=maximum(need - 1, 0.0),
         freq_hz=hw.freq_hz,
         peak_macs_per_cycle=hw.peak_macs_per_cycle,
@@ -243,6 +244,20 @@ def layer(layer: Layer, hw: Accelerator, mapping="ws", precision: Precision | No
     return jax.tree.map(lambda leaf: jnp.sum(mapping * leaf), each)
 
 
+def _one_per_row(weights, network: Network):
+    """Weights (L, 3) of the real rows, filled up to the padded rows; anything else is refused."""
+    size, given = network.mask.shape[0], weights.shape[0]
+    if given == size:
+        return weights
+    if isinstance(network.mask, Tracer):
+        raise ValueError(f"of a traced network, give one dataflow per padded row: {given} for {size} rows")
+    real = network.size
+    if given != real:
+        raise ValueError(f"{given} dataflows for a network of {real} layer rows")
+    padding = jnp.broadcast_to(jnp.eye(3, dtype=weights.dtype)[0], (size - real, 3))
+    return jnp.concatenate([weights, padding])
+
+
 def _pairs(one_hot):
     """One-hots (..., 3) as the pair of bools that `pick` takes."""
     return one_hot[..., 0] > 0.5, one_hot[..., 1] > 0.5
@@ -269,8 +284,6 @@ def _network(network: Network, hw, mapping, precision, keep_activations, layer_l
             mapping = _pairs(mapping)
         else:
             weights = jnp.broadcast_to(mapping, (size, 3)) if mapping.ndim == 1 else mapping
-            if weights.shape[0] < size:  # one entry per real row: the mask removes the padding rows
-                weights = jnp.concatenate([weights, jnp.zeros((size - weights.shape[0], 3), weights.dtype)])
             each_row = _pairs(weights)
             if not one_hot:
                 copies = 3
@@ -348,8 +361,8 @@ def systolic(
     """
     named = isinstance(mapping, list | tuple) and bool(mapping) and isinstance(mapping[0], str)
     mapping = _mapping_of(mapping)
-    if not isinstance(mapping, str) and mapping.ndim == 2 and mapping.shape[0] > network.mask.shape[0]:
-        raise ValueError(f"{mapping.shape[0]} dataflows for a network of {network.mask.shape[0]} layer rows")
+    if not isinstance(mapping, str) and mapping.ndim == 2:
+        mapping = _one_per_row(mapping, network)
     if isinstance(mapping, str) or not (one_hot or named):
         return _network(network, hw, mapping, precision, keep_activations, layer_loop, False)
     return _selected(keep_activations, layer_loop)((network, hw, mapping, precision))

@@ -51,7 +51,7 @@ def codesign(
     networks: a source for `workloads.load` or a sequence of them; the objective is summed over them.
     objective: "edp" (J s), "latency" (s) or "energy" (J).
     area_mm2, power_w, latency_ms: budgets; power and latency hold for the worst network.
-    hardware: a catalogue name or file to start from (snapped to the legal grid).
+    hardware: a catalogue name or file, snapped to the legal grid, to start from as well.
     bits: of weights and activations; partial sums have max(32, 2 bits + 16).
     per_layer_dataflow: the array may change dataflow between layers (stated overhead), chosen exactly.
     certify: enumerate the legal grid after the answer is frozen, and say how far off it is.
@@ -78,7 +78,6 @@ def codesign(
         loaded,
         objective=objective,
         limits=limits,
-        start=start,
         bits=bits,
         node_nm=node_nm,
         freq_mhz=freq_mhz,

@@ -164,7 +164,6 @@ def make_problem(
     *,
     objective: str,
     limits: dict[str, float],
-    start: Accelerator | None,
     bits: float,
     node_nm: float,
     freq_mhz: float,
@@ -173,20 +172,15 @@ def make_problem(
 ) -> Problem:
     """The legal grid of the main job: rows, cols, three buffers, DRAM type and dataflow.
 
-    start: lanes and port widths are taken from it. Raises ValueError for an unknown objective or DRAM type.
+    Raises ValueError for an unknown objective or DRAM type.
     """
     if objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
     types = hardware.DRAM_TYPES if dram == "auto" else (hardware.dram_name(hardware.dram(dram)),)
-    word_bits = {tensor: 64.0 if start is None else start.buffer(tensor)[0].word_bits for tensor in "iwo"}
-    levels = [
-        Level.create(name=name, keeps=name[0], capacity_bytes=65536, word_bits=word_bits[name[0]])
-        for name in BUFFERS
-    ]
+    levels = [Level.create(name=name, keeps=name[0], capacity_bytes=65536) for name in BUFFERS]
     base = Accelerator.create(
         rows=32,
         cols=32,
-        lanes=1.0 if start is None else start.lanes,
         levels=levels,
         dram=hardware.dram(types[0]),
         technology=hardware.Technology.at(node_nm),

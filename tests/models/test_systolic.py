@@ -463,3 +463,18 @@ def test_nothing_beats_the_roofline(dataflow):
     bound = jax.jit(jax.vmap(roofline.layer))(layers, hw)
     for figure in ("cycles", "energy_pj", "dram_bytes"):
         assert np.all(getattr(cost, figure) >= getattr(bound, figure) * (1 - 1e-6)), figure
+
+
+def test_one_dataflow_per_layer_row_or_a_sentence():
+    for mapping in (["os"], ["os"] * 2, jnp.tile(jnp.eye(3)[:1], (2, 1))):
+        with pytest.raises(ValueError, match="dataflows for a network of 3 layer rows"):
+            systolic(small_network(), make_hw(), mapping)
+    with pytest.raises(ValueError, match="one dataflow per padded row"):
+        jax.jit(lambda net: systolic(net, make_hw(), ["os"] * 3).cycles)(small_network())
+
+
+def test_an_array_without_rows_is_not_feasible():
+    assert (
+        float(systolic(small_network(), dataclasses.replace(make_hw(), rows=jnp.float32(0.5)), "os").feasible)
+        == 0
+    )

@@ -11,7 +11,7 @@ from diffhw.recipes._problem import make_problem
 
 def problem(**more):
     arguments = dict(
-        objective="edp", limits={}, start=None, bits=8, node_nm=22.0, freq_mhz=1000.0, dram="auto",
+        objective="edp", limits={}, bits=8, node_nm=22.0, freq_mhz=1000.0, dram="auto",
         per_layer_dataflow=True,
     )  # fmt: skip
     return make_problem((), **(arguments | more))
