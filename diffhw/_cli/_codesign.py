@@ -41,7 +41,7 @@ def _infeasible(result) -> str:
     key = max(over, key=lambda name: over[name])
     word, unit, factor = limit_name(key)
     return (
-        f"no legal design meets the budget: {word} binds, the nearest design has "
+        f"no design found meets the budget: {word} binds, the nearest one seen has "
         f"{quantity(result.figures[key] * factor, unit)} where {_WORDS[key]} allows "
         f"{quantity(result.limits[key] * factor, unit)} ({100 * (over[key] - 1):.3g} % over)"
     )

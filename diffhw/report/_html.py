@@ -56,21 +56,29 @@ def _image(figure, alt: str) -> dict[str, str]:
 def _facts(result) -> list[tuple[str, str]]:
     """The answer in one card each: label, text with unit."""
     sums, hw, limits = content.totals(result.costs), result.design.hardware, result.limits
+    many = len(result.costs) > 1
     of = lambda key, value, unit: (
         quantity(value, unit) + (f" of {quantity(limits[key], unit)}" if key in limits else "")
     )
-    latency = quantity(sums["latency_s"], "s")
-    if "latency_ms" in limits:
+    latency, power = quantity(sums["latency_s"], "s"), of("power_w", sums["power_w"], "W")
+    # Limits are about the worst network: with several, that figure stands beside the limit.
+    if many:
+        slowest, hottest = (result.figures[key] for key in ("latency_ms", "power_w"))
+        latency += f" in sum, slowest network {of('latency_ms', slowest, 'ms')}"
+        power = f"{quantity(sums['power_w'], 'W')} on average, worst network {of('power_w', hottest, 'W')}"
+    elif "latency_ms" in limits:
         latency += f" (limit {quantity(limits['latency_ms'] * 1e-3, 's')})"
+    batch = result.design.batch
     return [
+        *([("batch", f"{batch} inferences together; all figures are for the batch")] if batch > 1 else []),
         ("array", f"{content.grid_text(hw)} PEs, {content.dataflow_text(result.design.dataflow)}"),
         ("buffers input / weight / output", f"{content.buffers_text(hw).replace('/', ' / ')} KiB"),
         ("DRAM", f"{content.dram_text(hw)}, {float(hw.dram.gb_per_s):g} GB/s"),
         ("latency", f"{latency}, {quantity(sums['cycles'], 'cycles')}"),
-        ("energy", quantity(sums["energy_j"], "J")),
-        ("EDP", quantity(sums["edp_js"], "J s")),
+        ("energy", quantity(sums["energy_j"], "J") + (" in sum" if many else "")),
+        ("EDP", quantity(sums["edp_js"], "J s") + (" (sum of each network's)" if many else "")),
         ("area", of("area_mm2", sums["area_mm2"], "mm2")),
-        ("power", of("power_w", sums["power_w"], "W")),
+        ("power", power),
         ("utilization", quantity(sums["utilization"], "%")),
     ]
 
