@@ -23,8 +23,7 @@ from diffhw.spaces import Space
 __all__ = ["EFFORT", "blocks_of", "codesign"]
 
 EFFORT = {"restarts": 32, "steps": 40, "starts_to_refine": 8}
-"""Of the gradient search. Half of it still found every optimum of the main job's cases
-(`benchmarks.search_quality`); twice of it is the recipe of the first trial."""
+"""Of the gradient search; `benchmarks.search_quality` prints what it finds and what it costs."""
 
 
 def codesign(
