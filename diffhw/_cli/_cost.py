@@ -52,6 +52,7 @@ def run(args) -> int:
     """The command; see ``diffhw cost --help``."""
     jax = start_jax()
     from diffhw import workloads
+    from diffhw._cli._cost_dataflow import own_dataflows, run_dataflow
     from diffhw.mappings import DATAFLOWS
     from diffhw.models._show import quantity
     from diffhw.recipes._explain import bounds
@@ -59,7 +60,15 @@ def run(args) -> int:
     from diffhw.report import _tables as tables
     from diffhw.report._grid import Table, column
 
+    if args.dataflow is not None and args.mapping is not None:
+        raise UserError("cost takes --mapping (systolic array) or --dataflow (directives), not both")
     design, hardware_name = _design(args)
+    if args.dataflow is None and args.mapping is None and args.design is None and own_dataflows(args.network):
+        args.dataflow = args.network
+    if args.dataflow is not None:
+        return run_dataflow(jax, args, design, hardware_name)
+    if args.plots is not None:
+        raise UserError("--plots draws dataflows: give --dataflow as well")
     network = workloads.load(args.network, batch=design.batch).merged()
     mapping = args.mapping or ("best" if args.design is None else "design")
     if mapping == "best":

@@ -17,21 +17,21 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def check_writable(out: str) -> Path:
-    """The folder as a path; raises `UserError` if files cannot be put there. Leaves nothing behind."""
+def check_writable(out: str, option: str = "--out") -> Path:
+    """The folder as a path; option: what the user calls it. Raises `UserError` if files cannot be put there. Leaves nothing behind."""
     if not out.strip():
-        raise UserError("--out needs the name of a folder, got an empty one")
+        raise UserError(f"{option} needs the name of a folder, got an empty one")
     path = Path(out)
     try:
         if path.exists() and not path.is_dir():
-            raise UserError(f"--out {out} is a file, it must be a folder")
+            raise UserError(f"{option} {out} is a file, it must be a folder")
         near = _existing(path.absolute())
         if not near.is_dir():
-            raise UserError(f"--out {out} cannot be made: {near} is a file")
+            raise UserError(f"{option} {out} cannot be made: {near} is a file")
         with tempfile.TemporaryDirectory(prefix=".diffhw-", dir=near):
             pass
     except OSError as error:
-        raise UserError(f"--out {out} cannot be written: {error.strerror or error}") from None
+        raise UserError(f"{option} {out} cannot be written: {error.strerror or error}") from None
     return path
 
 

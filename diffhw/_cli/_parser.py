@@ -118,18 +118,24 @@ def _codesign(add) -> None:
 
 def _cost(add) -> None:
     command = add("cost", "what a network costs on given hardware, layer by layer")
-    command.add_argument("network", metavar="NETWORK", help="zoo name, .onnx file or SCALE-Sim .csv")
+    command.add_argument(
+        "network", metavar="NETWORK", help="zoo name, .onnx file, SCALE-Sim .csv or MAESTRO .m"
+    )
     option = command.add_argument
     option("--hardware", metavar="NAME|FILE", help="catalogue name, .yaml, SCALE-Sim .cfg or MAESTRO file")
     option("--design", metavar="FILE", help="design.yaml as written by diffhw codesign")
     option("--mapping", type=one_of("os", "ws", "is", "best"), metavar="os|ws|is|best",
            help="dataflow (default: the design's own, else the best by EDP)")  # fmt: skip
+    option("--dataflow", metavar="FILE.m|STYLE|best",
+           help="cost it under directives instead: those of a MAESTRO file, a style such as kcp_ws, or the "
+           "best style per layer (default for a .m network with dataflows: its own)")  # fmt: skip
     option(
         "--batch", type=whole(1), metavar="N", help="inferences run together (default: the design's, else 1)"
     )
     option("--bits", type=whole(1, 64), metavar="N",
            help="bits of stored weights and activations (default: the hardware's)")  # fmt: skip
     option("--layers", action="store_true", help="print every layer, not only the longest")
+    option("--plots", metavar="DIR", help="with --dataflow: draw time, energy and what PEs hold into DIR")
     option("--json", action="store_true", help="print one JSON object on standard output")
 
 
@@ -145,7 +151,10 @@ def _lists(add) -> None:
 def _validate(add) -> None:
     command = add("validate", "compare our models with another tool's recorded answers")
     command.add_argument(
-        "tool", choices=["scalesim", "silicon"], metavar="TOOL", help="scalesim, or silicon (published chips)"
+        "tool",
+        choices=["scalesim", "maestro", "silicon"],
+        metavar="TOOL",
+        help="scalesim, maestro, or silicon (published chips)",
     )
     command.add_argument("files", nargs="*", metavar="FILE.csv", help="tables of runs of that tool")
     option = command.add_argument

@@ -1,6 +1,7 @@
 """``diffhw validate``: our models beside another tool's recorded answers."""
 
 import json
+from collections import Counter
 
 from diffhw._cli._errors import UserError
 from diffhw._cli._runtime import emit, start_jax
@@ -34,6 +35,11 @@ def _table(document: dict):
     unhandled = document.get("unhandled", [])
     if unhandled:
         notes.append(f"{len(unhandled)} rows not handled (misses in every column): {unhandled[0]['reason']}")
+    flagged = document.get("flagged", [])
+    for reason, count in Counter(one["reason"] for one in flagged).most_common():
+        name = next(one["row"] for one in flagged if one["reason"] == reason)
+        rows_flagged = f"{count} rows flagged ({name}, ...)" if count > 1 else f"1 row flagged ({name})"
+        notes.append(f"{rows_flagged}: {reason}")
     title = f"against {document['reference']}, {document['rows']:,} rows, {document.get('dtype', '')}"
     return Table(title, heads, tuple(rows), left=(0, 6), notes=tuple(notes))
 
@@ -91,13 +97,14 @@ def run(args) -> int:
         start_jax()
         return _silicon()
     if not args.files:
-        raise UserError("validate scalesim needs at least one table: FILE.csv")
+        raise UserError(f"validate {args.tool} needs at least one table: FILE.csv")
     start_jax()
+    from diffhw import validation
     from diffhw._cli._progress import Progress
-    from diffhw.validation import validate_scalesim
 
+    compare = validation.validate_maestro if args.tool == "maestro" else validation.validate_scalesim
     with Progress() as progress:
-        report = validate_scalesim(
+        report = compare(
             args.files, dtype=args.dtype, progress=lambda done, total: progress("validate", done, total, None)
         )
     document = json.loads(report.to_json())

@@ -1,6 +1,34 @@
 """HOW IT RUNS: dataflows and precision (knows Layer and Accelerator, nothing above)."""
 
+from diffhw.mappings._dataflow import DIMS, LEVELS, ClusterLevel, Dataflow
+from diffhw.mappings._fit import check_pes, fit
+from diffhw.mappings._maestro import parse, read_programs
 from diffhw.mappings._precision import Precision
+from diffhw.mappings._program import Map, Program, ProgramLevel, Sz, cluster, spatial, temporal
+from diffhw.mappings._styles import STYLES, style
 from diffhw.mappings._systolic import DATAFLOWS, dataflow_weights
+from diffhw.mappings._to_program import to_program
 
-__all__ = ["DATAFLOWS", "Precision", "dataflow_weights"]
+__all__ = [
+    "DATAFLOWS",
+    "DIMS",
+    "LEVELS",
+    "STYLES",
+    "ClusterLevel",
+    "Dataflow",
+    "Map",
+    "Precision",
+    "Program",
+    "ProgramLevel",
+    "Sz",
+    "check_pes",
+    "cluster",
+    "dataflow_weights",
+    "fit",
+    "parse",
+    "read_programs",
+    "spatial",
+    "style",
+    "temporal",
+    "to_program",
+]

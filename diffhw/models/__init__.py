@@ -1,8 +1,22 @@
 """WHAT IT COSTS: cost models; each is ``model(network, hw, mapping, precision) -> Cost``."""
 
 from diffhw.models._cost import Cost
+from diffhw.models._dataflow import dataflow
+from diffhw.models._dataflow_counts import DataflowCounts, dataflow_counts, nest_of
 from diffhw.models._model import Model
 from diffhw.models._roofline import compulsory_bytes, roofline
 from diffhw.models._systolic import ArrayCounts, array_counts, systolic
 
-__all__ = ["ArrayCounts", "Cost", "Model", "array_counts", "compulsory_bytes", "roofline", "systolic"]
+__all__ = [
+    "ArrayCounts",
+    "Cost",
+    "DataflowCounts",
+    "Model",
+    "array_counts",
+    "compulsory_bytes",
+    "dataflow",
+    "dataflow_counts",
+    "nest_of",
+    "roofline",
+    "systolic",
+]

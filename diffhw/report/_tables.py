@@ -290,6 +290,9 @@ _PART_NAMES = {
     "registers": "PE registers",
     "sram": "SRAM",
     "wires": "wire hops",
+    "l1": "L1 (beside the PEs)",
+    "l2": "L2 (shared)",
+    "noc": "network on chip",
     "dram": "DRAM transfers",
     "leakage": "leakage x time",
     "dram_static": "DRAM static power x time",
@@ -322,7 +325,7 @@ def area_table(cost: Cost) -> Table:
         ((name, float(value)) for name, value in cost.area_parts.items()), key=lambda item: -item[1]
     )
     total = sum(value for _, value in parts)
-    words = {"pe": "PEs", "sram": "SRAM", "noc": "neighbour links", "phy": "DRAM interface (PHY)"}
+    words = {"pe": "PEs", "sram": "SRAM", "noc": "neighbour links", "phy": "DRAM interface (PHY)", "l1": "L1"}
     return Table.of_columns(
         "where the area goes",
         [

@@ -2,6 +2,7 @@
 
 from diffhw.workloads._from_jax import from_jax
 from diffhw.workloads._layer import Layer, Network, NetworkInfo, Operator
+from diffhw.workloads._maestro import read_maestro
 from diffhw.workloads._onnx import from_onnx
 from diffhw.workloads._published import PUBLISHED, Published
 from diffhw.workloads._scalesim_csv import read_scalesim, write_scalesim
@@ -18,6 +19,7 @@ __all__ = [
     "from_onnx",
     "load",
     "names",
+    "read_maestro",
     "read_scalesim",
     "write_scalesim",
 ]

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from diffhw.workloads._layer import Network
+from diffhw.workloads._maestro import is_maestro_csv, read_maestro, read_maestro_csv
 from diffhw.workloads._onnx import from_onnx
 from diffhw.workloads._scalesim_csv import read_scalesim
 from diffhw.workloads._zoo_cnn import CNNS
@@ -13,7 +14,7 @@ from diffhw.workloads._zoo_transformer import TRANSFORMERS
 __all__ = ["load", "names"]
 
 _ZOO = CNNS | TRANSFORMERS
-_SUFFIXES = (".onnx", ".csv")
+_SUFFIXES = (".onnx", ".csv", ".m")
 
 
 def names() -> tuple[str, ...]:
@@ -26,10 +27,12 @@ def names() -> tuple[str, ...]:
 
 
 def load(source, batch: int = 1) -> Network:
-    """A network from a zoo name, an ``.onnx`` file, a SCALE-Sim topology ``.csv``, or a `Network` (as is).
+    """A network from a zoo name, a file, or a `Network` (as is).
 
-    batch: samples at once; sequences for the decode networks. A SCALE-Sim file and a `Network` have no
-    batch to set. A JAX function goes through `from_jax`, which needs its abstract arguments.
+    Files: ``.onnx``, MAESTRO ``.m``, and ``.csv``: a SCALE-Sim topology, or with the header ``K,C,Y,X,R,S,T``
+    a model of MAESTRO's searchers.
+    batch: samples at once; sequences for the decode networks. Only zoo names and ``.onnx`` have a batch
+    to set. A JAX function goes through `from_jax`, which needs its abstract arguments.
 
     Raises ValueError for an unknown name (with the nearest ones), a missing file, or a wrong batch.
 
@@ -54,16 +57,19 @@ def load(source, batch: int = 1) -> Network:
         return _ZOO[name](batch)
     path = Path(name)
     suffix = path.suffix.lower()
-    if suffix == ".m":
-        raise ValueError(f"{name}: MAESTRO .m networks are not read yet; zoo names, .onnx and .csv are")
     if suffix in _SUFFIXES:
         if not path.is_file():
             raise ValueError(f"{name}: no such file")
         if suffix == ".onnx":
             return from_onnx(path, batch=batch)
+        reader, what = read_scalesim, "a SCALE-Sim topology has"
+        if suffix == ".m":
+            reader, what = read_maestro, "a MAESTRO network has N in its layers and otherwise"
+        elif is_maestro_csv(path):
+            reader, what = read_maestro_csv, "a file of K,C,Y,X,R,S,T has"
         if batch != 1:
-            raise ValueError(f"{name}: a SCALE-Sim topology has no batch, so batch must be 1, got {batch}")
-        return read_scalesim(path)
+            raise ValueError(f"{name}: {what} no batch, so batch must be 1, got {batch}")
+        return reader(path)
     near = difflib.get_close_matches(name.lower().replace("-", "_"), _ZOO, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(_ZOO)}"
-    raise ValueError(f"unknown network {name!r} ({hint} Files end in .onnx or .csv)")
+    raise ValueError(f"unknown network {name!r} ({hint} Files end in .onnx, .csv or .m)")

@@ -91,7 +91,7 @@ def test_load_errors():
         workloads.load("MobileNet-v2")
     with pytest.raises(ValueError, match="known: alexnet, vgg16"):
         workloads.load("zzzzzzzz")
-    with pytest.raises(ValueError, match=r"MAESTRO \.m networks are not read yet"):
+    with pytest.raises(ValueError, match=r"vgg16\.m: no such file"):
         workloads.load("vgg16.m")
     with pytest.raises(ValueError, match="from_jax"):
         workloads.load(lambda x: x)

@@ -1,0 +1,134 @@
+"""Does following the gradient of the dataflow model help? Tiles of 50 random starts per layer.
+
+    python -m benchmarks.dataflow_gradient [--starts N] [--steps N]
+
+Structure (order, dimensions dealt out) is that of a named style; variables are the tiles of both levels
+and the cluster size. Objective: log EDP, plus 5 log(1 + violation). From each start: Adam on the
+unconstrained tiles, every step snapped to legal integers (straight-through), the best step kept; beside
+it as many evaluations of random moves (one variable drawn anew, kept if better), where a gradient step
+counts as nine evaluations. Reported: by how much each improves the start's objective (in log EDP).
+"""
+
+import argparse
+import json
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks._dataflows import base
+from diffhw import numerics, workloads
+from diffhw.mappings import DIMS, fit, style
+from diffhw.models import dataflow
+from diffhw.spaces import Integer, Space
+
+CASES = (
+    ("resnet50", 20, "kcp_ws"),
+    ("vgg16", 3, "yrp_rs"),
+    ("bert_base", 1, "kcp_ws"),
+    ("mobilenet_v2", 4, "yxp_dw"),
+    ("vgg16", 8, "ckp_ws"),
+)
+GRADIENT_COST = 9  # evaluations a value and gradient takes (benchmarks.dataflow prints both speeds)
+
+
+def row_of(network: str, row: int):
+    net = workloads.load(network).merged()
+    row = min(row, net.size - 1)
+    return net.names[row], jax.tree.map(lambda leaf: leaf[row], net.layers)
+
+
+def space_of(layer, program):
+    """The dataflow of ``program`` with every tile that is not the filter's a variable."""
+    start = fit(program, layer)
+    levels = []
+    for index, level in enumerate(start.levels):
+        tile, offset = dict(level.tile), dict(level.offset)
+        for d in DIMS:
+            extent = int(max(float(getattr(layer, d)), float(layer.g) if d == "c" else 1))
+            if index < 2 and d not in "rs" and extent > 1:
+                tile[d] = offset[d] = Integer(1, extent, scale="log")
+        units = Integer(1, 256, scale="log") if index == 1 else level.units
+        levels.append(replace(level, tile=tile, offset=offset, units=units))
+    return Space(replace(start, levels=tuple(levels)))
+
+
+def compare(layer, space, hw, starts: int, steps: int, seed: int = 0):
+    """(start objective, after gradient, after random moves), each (starts,)."""
+
+    def objective(mapping):
+        cost = dataflow.layer(layer, hw, mapping)
+        value = numerics.log(cost.cycles) + numerics.log(cost.energy_pj)
+        return value + 5 * jnp.log1p(cost.violation)
+
+    key = jax.random.key(seed)
+    params = jax.vmap(space.init)(jax.random.split(key, starts))
+    adam = optax.adam(optax.cosine_decay_schedule(0.3, steps, 0.05))
+
+    def descend(params):
+        def step(state, _):
+            params, opt, best = state
+            value, slope = jax.value_and_grad(lambda p: objective(space.decode(p)))(params)
+            updates, opt = adam.update(slope, opt)
+            return (optax.apply_updates(params, updates), opt, jnp.minimum(best, value)), value
+
+        (params, _, best), values = jax.lax.scan(step, (params, adam.init(params), jnp.inf), length=steps)
+        return values[0], jnp.minimum(best, objective(space.decode(params)))
+
+    first, after = jax.jit(jax.vmap(descend))(params)
+
+    # Random moves from the same starts, in index vectors.
+    rng = np.random.default_rng(seed)
+    index = np.array(jax.vmap(space.index)(params))
+    cost = jax.jit(jax.vmap(lambda i: objective(space.at(i))))
+    best = np.array(cost(index))
+    sizes = np.asarray(space.sizes)
+    for _ in range(steps * GRADIENT_COST):
+        move = index.copy()
+        which = rng.integers(0, len(sizes), starts)
+        move[np.arange(starts), which] = rng.integers(0, sizes[which])
+        value = np.asarray(cost(move))
+        better = value < best
+        index[better], best[better] = move[better], value[better]
+    return np.asarray(first), np.asarray(after), best
+
+
+def main(arguments=None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--starts", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--json", help="write the figures to this file")
+    args = parser.parse_args(arguments)
+    hw, rows = base(), []
+    print("median improvement of log EDP over the start (more is better); starts where the gradient wins")
+    for network, row, name in CASES:
+        label, layer = row_of(network, row)
+        space = space_of(layer, style(name, layer, 256))
+        first, after, moves = compare(layer, space, hw, args.starts, args.steps)
+        gain, other = first - after, first - moves
+        wins = int(np.sum(after < moves - 1e-6))
+        print(
+            f"{network}/{label:24s} {name:8s} gradient {np.median(gain):6.2f} (mean {gain.mean():6.2f})  "
+            f"random moves {np.median(other):6.2f} (mean {other.mean():6.2f})  "
+            f"gradient better {wins}/{args.starts}",
+            flush=True,
+        )
+        rows.append(
+            dict(
+                network=network,
+                layer=label,
+                style=name,
+                gradient=gain.tolist(),
+                moves=other.tolist(),
+                wins=wins,
+            )
+        )
+    if args.json:
+        with open(args.json, "w") as file:
+            json.dump(rows, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""Data-centric dataflow model: any directive program on a PE array with a buffer per PE and a shared one.
+
+Memories: a buffer beside each PE (L1; a level of the accelerator inside the shared one, else sized to
+what the dataflow needs), the shared buffer (L2: all outer levels together), DRAM. Transfers between
+L2 and the PEs are counted exactly (`_dataflow_counts`), those with the DRAM by what L2 can hold
+(`_dataflow_memory`).
+
+Runtime: transfers overlap with compute through double buffers. For each loop, the steps on which it
+advanced take the longest of their compute, ingress and egress together; the first step's data come
+before and the last step's results after (fill, drain), with the latency of the array's half perimeter.
+The DRAM works beside all of this. So runtime is at least the roofline at every level. Merging the
+steps of a loop hides what ragged steps would add: never more than a step-by-step walk would take.
+
+Work and energy: a PE reads both operands of each MAC from L1 and accumulates in a register within
+a tile; energy per access is that of `Technology` at each buffer's size. Idle PEs are gated.
+
+Source: Kwon et al., MICRO 2019 (directives, reuse, double buffering). The referee's own rules, slips
+included, are replayed in `diffhw.validation`.
+"""
+
+import functools
+import operator
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from diffhw.hardware import Accelerator, Level, area_parts, leakage_w
+from diffhw.mappings import DIMS, Dataflow, Precision
+from diffhw.models._cost import Cost
+from diffhw.models._dataflow_counts import dataflow_counts, nest_of
+from diffhw.models._dataflow_memory import dram_traffic
+from diffhw.models._model import with_kernel
+from diffhw.models._network import network_cost
+from diffhw.numerics import ceil_div, maximum, reciprocal
+from diffhw.workloads import Layer, Network
+
+__all__ = ["dataflow", "local_level"]
+
+_total = lambda values: functools.reduce(operator.add, values)
+
+
+def local_level(hw: Accelerator) -> Level | None:
+    """The buffer beside each PE: the innermost level if levels further out keep its tensors too."""
+    first, outer = hw.levels[0], hw.levels[1:]
+    kept_outside = set("".join(level.keeps for level in outer))
+    return first if outer and set(first.keeps) <= kept_outside else None
+
+
+def _shared(hw: Accelerator) -> tuple[Level, ...]:
+    return hw.levels[1:] if local_level(hw) is not None else hw.levels
+
+
+def _port(levels, field, edge):
+    """Bytes per cycle of all levels together; an unlimited port is as wide as the array's edge."""
+    widths = [
+        jnp.where(jnp.isinf(getattr(level, field)), edge, getattr(level, field)) * level.instances
+        for level in levels
+    ]
+    return _total(widths)
+
+
+def _violation(layer: Layer, nest, dataflow: Dataflow, pes) -> Array:
+    """How far the dataflow is from one that this array can run and that computes every MAC once."""
+    inner = dataflow.levels[1].units * dataflow.levels[2].units
+    worst = maximum(inner / pes - 1, 0.0)
+    for i, level in enumerate(dataflow.levels):
+        for d in DIMS:
+            parent = nest.tiles[d][i - 1] if i else nest.extents[d]
+            split = nest.tiles[d][i] < parent
+            off = jnp.abs(level.offset[d] - level.tile[d]) * reciprocal(level.tile[d])
+            worst = maximum(worst, jnp.where(split, off, 0.0))
+    return worst
+
+
+def layer(layer: Layer, hw: Accelerator, mapping: Dataflow, precision: Precision | None = None) -> Cost:
+    """Cost of one layer on one design: the kernel, scalars only. vmap it over any of its arguments.
+
+    layer: `Layer`, leaves ().  hw: `Accelerator`, leaves ().  mapping: `Dataflow`, leaves ().
+    precision: `Precision`, leaves (); default: the datapath's widths.
+
+    Differentiable in every leaf except ranks, kinds (spatial) and offsets: rates, capacities, energies
+    exactly almost everywhere; tiles, units, PEs and layer sizes through the surrogate slope of
+    `numerics.ceil_div`; what fits through that of `numerics.fits`. ``feasible`` is 0 where a buffer is
+    too small, clusters need more PEs than there are, or an offset leaves MACs out or computes them
+    twice (cycles and energy are then those of offset = tile).
+    """
+    precision = Precision.of(hw) if precision is None else precision
+    nest = nest_of(layer, mapping, hw.pes)
+    tech, groups = hw.technology, nest.repeats
+    i_byte, w_byte = precision.input / 8, precision.weight / 8
+    psum_byte, o_byte = precision.psum / 8, precision.output / 8
+
+    # How long a class of steps takes.
+    local, shared = local_level(hw), _shared(hw)
+    edge = hw.rows * i_byte + hw.cols * w_byte
+    per_read = reciprocal(_port(shared, "read_bytes_per_cycle", edge))
+    per_write = reciprocal(_port(shared, "write_bytes_per_cycle", hw.cols * psum_byte))
+    per_byte = _total([jnp.where(jnp.isinf(lv.shared_bytes_per_cycle), 0.0, 1.0) for lv in shared])
+    per_byte = per_byte * reciprocal(_port(shared, "shared_bytes_per_cycle", 1.0))
+    pe_macs = functools.reduce(operator.mul, [nest.tiles[d][2] for d in DIMS])
+    per_mac = ceil_div(pe_macs, hw.lanes) * reciprocal(pe_macs)
+
+    def bytes_of(part):
+        into = part.input_reads * i_byte + part.weight_reads * w_byte + part.returns * psum_byte
+        out = (part.moves - part.returns) * o_byte + part.returns * psum_byte
+        return into, out
+
+    def transfer(part):
+        into, out = bytes_of(part)
+        return maximum(maximum(into * per_read, out * per_write), (into + out) * per_byte)
+
+    longest = lambda part: maximum(part.compute * per_mac, transfer(part))
+    counts = dataflow_counts(nest, tuple(level.rank for level in mapping.levels), longest)
+
+    # Buffers.
+    l1_need = 2 * (counts.pe_input * i_byte + counts.pe_weight * w_byte + counts.pe_output * psum_byte)
+    l1_bytes = maximum(l1_need, 1.0) if local is None else local.capacity_bytes
+    l1_word = precision.input if local is None else local.word_bits
+    l2_bytes = _total([level.capacity_bytes * level.instances for level in shared])
+    dram = dram_traffic(
+        nest,
+        mapping.levels[0].rank,
+        l2_bytes,
+        {"i": precision.input, "w": precision.weight, "o": precision.output},
+        precision.psum,
+    )
+
+    # Runtime.
+    latency = (hw.rows + hw.cols) / 2
+    first_in, last_out = bytes_of(counts.first)
+    fill = latency + first_in * per_read
+    drain = latency + last_out * per_write
+    on_chip = groups * (fill + counts.first.compute * per_mac + counts.time + drain)
+    dram_bytes = groups * (dram.input_read + dram.weight_read + dram.psum_read + dram.output_write)
+    per_dram_byte = reciprocal(hw.dram_bytes_per_cycle)
+    dram_fill = (counts.first.input_reads * i_byte + counts.first.weight_reads * w_byte) * per_dram_byte
+    cycles = dram_fill + maximum(on_chip, dram_bytes * per_dram_byte - dram_fill)
+    compute = groups * counts.compute * per_mac
+
+    macs = groups * counts.macs
+    returns, moves = counts.output_returns, counts.output_moves
+    traffic = {
+        "dram_input_read": groups * dram.input_read,
+        "dram_weight_read": groups * dram.weight_read,
+        "dram_psum_read": groups * dram.psum_read,
+        "dram_output_write": groups * dram.output_write,
+        "l2_input_read": groups * counts.input_reads * i_byte,
+        "l2_input_write": groups * dram.input_read,
+        "l2_weight_read": groups * counts.weight_reads * w_byte,
+        "l2_weight_write": groups * dram.weight_read,
+        "l2_output_read": groups * (returns * psum_byte + dram.output_write),
+        "l2_output_write": groups * (returns * psum_byte + (moves - returns) * o_byte + dram.psum_read),
+        "l1_input_read": macs * i_byte,
+        "l1_input_write": groups * counts.input_fills * i_byte,
+        "l1_weight_read": macs * w_byte,
+        "l1_weight_write": groups * counts.weight_fills * w_byte,
+        "l1_output_read": groups * (counts.psum_updates + counts.output_drains) * psum_byte,
+        "l1_output_write": groups * (counts.psum_updates + returns) * psum_byte,
+    }
+
+    # Energy.
+    l1_read = 8 * tech.sram_read_pj_per_bit(l1_bytes, l1_word)
+    l1_write = l1_read * tech.sram_write_ratio
+    l2_read, l2_write = {}, {}
+    for t, name in (("i", "input"), ("w", "weight"), ("o", "output")):
+        level, _ = hw.buffer(t)
+        l2_read[name] = 8 * tech.sram_read_pj_per_bit(level.capacity_bytes, level.word_bits)
+        l2_write[name] = l2_read[name] * tech.sram_write_ratio
+    names = ("input", "weight", "output")
+    # A word travels half the array to the first PE that takes it, and one link to each further one.
+    bit_hops = (
+        8
+        * groups
+        * (
+            latency
+            * (counts.input_reads * i_byte + counts.weight_reads * w_byte + (returns + moves) * psum_byte)
+            + maximum(counts.input_fills - counts.input_reads, 0.0) * i_byte
+            + maximum(counts.weight_fills - counts.weight_reads, 0.0) * w_byte
+            + maximum(counts.output_drains - moves, 0.0) * psum_byte
+        )
+    )
+    hop = tech.wire_pj_per_bit_mm * hw.pe_pitch_mm()
+    area = area_parts(hw)
+    if local is None:
+        area = area | {"l1": hw.pes * tech.sram_area_mm2(l1_bytes)}
+    mac = tech.mac_energy_pj(precision.weight, precision.input, precision.psum)
+    energy = {
+        "mac": macs * mac,
+        "l1": _total(
+            [traffic[f"l1_{x}_read"] * l1_read + traffic[f"l1_{x}_write"] * l1_write for x in names]
+        ),
+        "l2": _total(
+            [traffic[f"l2_{x}_read"] * l2_read[x] + traffic[f"l2_{x}_write"] * l2_write[x] for x in names]
+        ),
+        "noc": bit_hops * hop,
+        "dram": dram_bytes * 8 * hw.dram.pj_per_bit,
+        "leakage": cycles * (leakage_w(hw) / hw.freq_hz * 1e12),
+        "dram_static": cycles * (hw.dram.static_w / hw.freq_hz * 1e12),
+    }
+
+    violation = maximum(_violation(layer, nest, mapping, hw.pes), maximum(dram.need / l2_bytes - 1, 0.0))
+    if local is not None:
+        violation = maximum(violation, maximum(l1_need / l1_bytes - 1, 0.0))
+    return Cost(
+        cycles=cycles,
+        energy_pj=_total(energy.values()),
+        area_mm2=_total(area.values()),
+        macs=macs,
+        feasible=jnp.where(violation <= 0, 1.0, 0.0) * jnp.ones_like(cycles),
+        violation=violation,
+        freq_hz=hw.freq_hz,
+        peak_macs_per_cycle=hw.peak_macs_per_cycle,
+        traffic_bytes=traffic,
+        energy_parts=energy,
+        area_parts=area,
+        cycle_parts={"compute": compute, "stall": cycles - compute},
+    )
+
+
+@with_kernel(layer)
+def dataflow(
+    network: Network,
+    hw: Accelerator,
+    mapping: Dataflow,
+    precision: Precision | None = None,
+    *,
+    layer_loop: str = "vmap",
+) -> Cost:
+    """Cost of a network, layers one after the other; see `dataflow.layer` for the physics.
+
+    mapping: a `Dataflow` with one row per padded layer row, as `mappings.fit(program, network)` makes it.
+    precision: `Precision`, leaves () or (rows,).  layer_loop: "vmap" (per-layer costs kept) or "scan".
+    """
+    size = network.mask.shape[0]
+    rows = mapping.levels[0].units.shape[:1]
+    if rows != (size,):
+        raise ValueError(
+            f"mapping needs one row per padded layer row ({size}), got {[*rows] or 'one'}: "
+            "mappings.fit(program, network) makes it"
+        )
+    precision = Precision.of(hw) if precision is None else precision
+    per_row = any(jnp.ndim(leaf) for leaf in jax.tree.leaves(precision))
+    if per_row:
+        precision = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size,)), precision)
+    kernel = layer
+
+    def one(row) -> Cost:
+        of_layer, of_mapping, bits = row
+        return kernel(of_layer, hw, of_mapping, bits if per_row else precision)
+
+    inputs = (network.layers, mapping, precision if per_row else None)
+    return network_cost(one, inputs, network.count * network.mask, network.mask, layer_loop)

@@ -1,0 +1,151 @@
+"""What the shared buffer (L2) must hold under a dataflow, and what the DRAM moves because of it.
+
+The loops of the outermost level are cut in two: loops outside the cut run over L2's contents, loops
+inside it find everything they need there. A deeper cut needs less room and reads more. Of all eight
+cuts, and with any one tensor kept whole beside the others, the one with the least DRAM traffic is
+taken among those that fit (ours; the published program assumes that L2 holds everything). A tensor
+that a cut holds whole needs its size, any other twice its tile (one in use, one arriving).
+"""
+
+import functools
+import operator
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array, lax
+from jax.lax import stop_gradient
+
+from diffhw.mappings import DIMS
+from diffhw.models._dataflow_counts import Nest
+from diffhw.numerics import fits, maximum, minimum
+
+__all__ = ["DramTraffic", "dram_traffic"]
+
+_TENSORS = "iwo"
+
+
+@struct.dataclass(kw_only=True)
+class DramTraffic:
+    """Bytes over the DRAM link for one group, and the room that L2 needs. Leaves ``()``.
+
+    input_read, weight_read, psum_read, output_write: bytes.
+    need:      bytes of L2 that the deepest cut takes: below that the dataflow cannot run.
+    held:      bytes of L2 that the chosen cut takes.
+    """
+
+    input_read: Array
+    weight_read: Array
+    psum_read: Array
+    output_write: Array
+    need: Array
+    held: Array
+
+
+def _coupled(nest: Nest):
+    """Tensor -> dims it depends on, with weights 1.0 or 0.0 (channels of the output: depthwise only)."""
+    zero, one = 0.0 * nest.depthwise, 1.0 + 0.0 * nest.depthwise
+    of = {
+        "i": {"n": one, "k": zero, "c": one, "p": one, "q": one, "r": zero, "s": zero},
+        "w": {"n": zero, "k": one, "c": one, "p": zero, "q": zero, "r": one, "s": one},
+        "o": {"n": one, "k": one, "c": nest.depthwise, "p": one, "q": one, "r": zero, "s": zero},
+    }
+    return {t: {d: of[t][d] > 0.5 for d in DIMS} for t in _TENSORS}
+
+
+def dram_traffic(
+    nest: Nest, rank: dict[str, Array], capacity, bits: dict[str, Array], psum_bits
+) -> DramTraffic:
+    """DRAM traffic under the best cut that fits ``capacity`` bytes. rank: of the outermost level.
+
+    bits: width of i, w, o in DRAM.  Differentiable; what fits has the surrogate slope of `numerics.fits`,
+    so that a larger buffer lowers the traffic backward too.
+    """
+    coupled = _coupled(nest)
+    folds = {d: nest.sums[d].trips[0] for d in DIMS}
+    chunk = {d: minimum(nest.extents[d], nest.tiles[d][0] * nest.units[d][0]) for d in DIMS}
+    rows, cols = nest.rows, nest.cols
+    byte = {t: bits[t] / 8 for t in _TENSORS}
+    psum_byte = psum_bits / 8
+
+    def tile_of(t, extent):
+        """Elements of a tensor under the given extents."""
+        size = {d: jnp.where(coupled[t][d], extent[d], 1.0) for d in DIMS}
+        if t == "i":
+            size["p"] = extent["p"] * rows.full_slope + rows.full_base
+            size["q"] = extent["q"] * cols.full_slope + cols.full_base
+        return functools.reduce(operator.mul, size.values())
+
+    whole = {t: tile_of(t, nest.extents) for t in _TENSORS}
+    outputs = whole["o"]
+
+    def cut(place):
+        """(elements moved, room in bytes) per tensor with the loops of rank < place outside."""
+        outside = {d: rank[d] < place for d in DIMS}
+        moving = {d: jnp.where(outside[d] & (folds[d] > 1), rank[d], -1.0) for d in DIMS}
+        extent = {d: jnp.where(outside[d], chunk[d], nest.extents[d]) for d in DIMS}
+        moved, room = {}, {}
+        for t in _TENSORS:
+            last = functools.reduce(
+                maximum, [jnp.where(coupled[t][d], moving[d], -1.0) for d in DIMS]
+            )  # the innermost outside loop that changes this tensor's tile
+            again = functools.reduce(
+                operator.mul,
+                [
+                    jnp.where(~coupled[t][d] & (moving[d] >= 0) & (moving[d] < last), folds[d], 1.0)
+                    for d in DIMS
+                ],
+            )
+            amount = whole[t]
+            if t == "i":
+                # Halo rows are loaded again unless the rows' loop is the innermost that moves.
+                amount = nest.extents["n"] * nest.extents["c"]
+                for d, line in (("p", rows), ("q", cols)):
+                    pieces = jnp.where((moving[d] >= 0) & (last > moving[d]), folds[d], 1.0)
+                    amount = amount * (nest.extents[d] * line.full_slope + pieces * line.full_base)
+            moved[t] = amount * again
+            stored = psum_byte if t == "o" else byte[t]
+            room[t] = jnp.where(last >= 0, 2 * tile_of(t, extent), whole[t]) * stored
+        return moved, room
+
+    def total(moved):
+        returns = moved["o"] - outputs
+        return moved["i"] * byte["i"] + moved["w"] * byte["w"] + returns * 2 * psum_byte + outputs * byte["o"]
+
+    def room_of(room):
+        return room["i"] + room["w"] + room["o"]
+
+    def one_cut(state, place):
+        best, surrogate = state
+        moved, room = cut(place)
+        needed = room_of(room)
+        share = fits(stop_gradient(needed), capacity)
+        surrogate = {t: share * stop_gradient(moved[t]) + (1 - share) * surrogate[t] for t in _TENSORS}
+        for pinned in (None, *_TENSORS):
+            plan, space = dict(moved), dict(room)
+            if pinned:
+                plan[pinned] = whole[pinned]
+                space[pinned] = whole[pinned] * (psum_byte if pinned == "o" else byte[pinned])
+            plan |= {"bytes": total(plan), "room": room_of(space)}
+            better = (plan["room"] <= capacity) & (plan["bytes"] < best["bytes"])
+            best = {name: jnp.where(better, plan[name], best[name]) for name in best}
+        return (best, surrogate), None
+
+    # From the deepest cut outwards, one body for all.
+    moved, room = cut(float(len(DIMS)))
+    need = room_of(room)
+    best = dict(moved, bytes=total(moved), room=need)
+    surrogate = {t: stop_gradient(moved[t]) for t in _TENSORS}
+    places = jnp.arange(len(DIMS), -1, -1) * 1.0
+    (best, surrogate), _ = lax.scan(jax.checkpoint(one_cut), (best, surrogate), places)
+    # Forward the surrogate adds exactly nothing.
+    best |= {t: best[t] + (surrogate[t] - stop_gradient(surrogate[t])) for t in _TENSORS}
+    returns = (best["o"] - outputs) * psum_byte
+    return DramTraffic(
+        input_read=best["i"] * byte["i"],
+        weight_read=best["w"] * byte["w"],
+        psum_read=returns,
+        output_write=returns + outputs * byte["o"],
+        need=need,
+        held=best["room"],
+    )
