@@ -1,4 +1,4 @@
-"""``diffhw cost --dataflow``: a network under directives, from a file, by style, or the best style per layer."""
+"""``diffhw cost --dataflow``: a network under directives: a file's, a style's, or the best per layer."""
 
 import os
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from diffhw._cli._runtime import emit, emit_json
 __all__ = ["own_dataflows", "run_dataflow"]
 
 _TOP_LAYERS = 12
-_BEST = "best"
+_BEST, _SEARCH = "best", "search"
 
 
 def own_dataflows(network: str) -> bool:
@@ -25,7 +25,9 @@ def own_dataflows(network: str) -> bool:
 
 @dataclass
 class _Run:
-    """What is shown. words: one per layer row, the style's name.  singles: of `recipes.best_styles`."""
+    """What is shown. words: one style's name per layer row, or one word for all.  programs: one per row.
+    singles: of `recipes.best_styles`.
+    """
 
     network: Any
     cost: Any
@@ -34,8 +36,8 @@ class _Run:
     singles: tuple = ()
 
 
-def _from_file(path: str, network) -> tuple[Any, dict | Any, Any]:
-    """(network, programs for `fit`, what to call each row): by name if the file is of this network."""
+def _from_file(path: str, network) -> tuple[Any, list]:
+    """(network, a program per row): by the names of the layers if the file is of this network."""
     from diffhw import mappings
 
     if not os.path.isfile(path):
@@ -43,14 +45,28 @@ def _from_file(path: str, network) -> tuple[Any, dict | Any, Any]:
     programs = mappings.read_programs(path)
     missing = [name for name in network.names if name not in programs]
     if not missing:
-        return network, programs, list(network.names)  # not merged: like layers may differ in dataflow
+        return network, [programs[name] for name in network.names]  # like layers may differ: not merged
     if len(programs) > 1:
         raise UserError(
             f"--dataflow {path} has {len(programs)} dataflows, none for layer {missing[0]!r} of "
-            f"{network.info.name}{nearest(missing[0], programs)}; give the file of this network, or one with a "
-            "single dataflow for all layers"
+            f"{network.info.name}{nearest(missing[0], programs)}; give the file of this network, or one "
+            "with a single dataflow for all layers"
         )
-    return network.merged(), next(iter(programs.values())), next(iter(programs))
+    network = network.merged()
+    return network, [*programs.values()] * network.size
+
+
+def _of_style(name: str, network, pes: int) -> list:
+    """A program per row; an error names the layer."""
+    from diffhw import mappings
+
+    programs = []
+    for label, row in zip(network.names, network.rows()):
+        try:
+            programs.append(mappings.style(name, row, pes))
+        except ValueError as error:
+            raise UserError(f"layer {label}: {error}") from None
+    return programs
 
 
 def _evaluate(jax, args, network, design) -> _Run:
@@ -63,25 +79,29 @@ def _evaluate(jax, args, network, design) -> _Run:
         network = network.merged()
         chosen = recipes.best_styles(network, hw, precision)
         return _Run(network, chosen.cost, list(chosen.styles), chosen.programs, chosen.singles)
-    if args.dataflow.lower().endswith(".m") or os.sep in args.dataflow:
-        network, programs, words = _from_file(args.dataflow, network)
+    if args.dataflow == _SEARCH:
+        from diffhw._cli._progress import Progress
+
+        network = network.merged()
+        with Progress() as progress:
+            told = lambda done, total: progress("search", done, total, None)
+            programs = recipes.map_network(network, hw, precision=precision, progress=told)
+    elif args.dataflow.lower().endswith(".m") or os.sep in args.dataflow:
+        network, programs = _from_file(args.dataflow, network)
     elif args.dataflow in mappings.STYLES:
-        network, words = network.merged(), args.dataflow
-        programs = mappings.style(words, network, pes)
+        network = network.merged()
+        programs = _of_style(args.dataflow, network, pes)
     else:
-        known = (_BEST, *mappings.STYLES)
+        known = (_BEST, _SEARCH, *mappings.STYLES)
         hint = nearest(args.dataflow, known) or ";"
         raise UserError(
-            f"--dataflow {args.dataflow!r} is no style and no .m file{hint} styles are {', '.join(known)}"
+            f"--dataflow {args.dataflow!r} is no style and no .m file{hint} known are {', '.join(known)}"
         )
     flow = mappings.fit(programs, network, pes)
     stacked = jax.tree.map(lambda leaf: np.asarray(leaf)[None], flow)
     costs = recipes.exact_dataflow_costs(network, hw, stacked, precision)
-    if isinstance(programs, dict):
-        programs = [programs[name] for name in network.names]
-    elif isinstance(programs, mappings.Program):
-        programs = [programs] * network.size
-    return _Run(network, jax.tree.map(lambda leaf: leaf[0], costs), words, tuple(programs))
+    word = os.path.basename(args.dataflow)
+    return _Run(network, jax.tree.map(lambda leaf: leaf[0], costs), word, tuple(programs))
 
 
 def _singles_table(run: _Run):
@@ -110,14 +130,15 @@ def _singles_table(run: _Run):
         ],
         marked=(len(ranked),),
         notes=(
-            "-: cannot be written for every layer; figures of a style that is not feasible everywhere are those "
-            "of buffers large enough",
+            "-: cannot be written for every layer",
+            "a style that is not feasible everywhere is shown as if its buffers were large enough",
+            "per layer: what makes the network's EDP least; changing dataflow between layers is free here",
         ),
     )
 
 
-def _plots(run: _Run, design, folder) -> None:
-    """Bars of time and energy, and for each style what PEs hold in its longest layer."""
+def _plots(run: _Run, design, folder) -> list:
+    """Bars of time and energy, and for each style what PEs hold in its longest layer; the files' paths."""
     from types import SimpleNamespace
 
     import numpy as np
@@ -125,10 +146,9 @@ def _plots(run: _Run, design, folder) -> None:
     from diffhw import mappings, report
 
     cycles = np.asarray(run.cost.by_layer().cycles)[: run.network.size]
-    words = [run.words] * run.network.size if isinstance(run.words, str) else run.words
-    longest: dict[str, int] = {}
+    longest: dict[str, int] = {}  # a program's name is its style's, or its layer's in the file
     for i in sorted(range(run.network.size), key=lambda i: -cycles[i]):
-        longest.setdefault(words[i], i)
+        longest.setdefault(run.programs[i].name, i)
     shown = dict(list(longest.items())[:_TOP_LAYERS])
     bars = SimpleNamespace(networks=[run.network], costs=[run.cost])
     writers = {"breakdown.png": lambda path: report.breakdown(bars).savefig(path, dpi=150)}
@@ -136,15 +156,15 @@ def _plots(run: _Run, design, folder) -> None:
     nests = []
     for word, i in shown.items():
         flow = mappings.fit(run.programs[i], rows[i])
-        title = f"{word} on {run.network.names[i]}"
+        label = run.network.names[i]
+        title = label if label == word else f"{word} on {label}"
         nests.append(f"{title}\n{report.loop_nest(rows[i], design.hardware, flow)}\n")
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in word)
         writers[f"dataflow_{safe}.png"] = lambda path, i=i, flow=flow, title=title: report.dataflow_picture(
             rows[i], design.hardware, flow, title=title
         ).savefig(path, dpi=150)
     writers["loop_nests.txt"] = lambda path: path.write_text("\n".join(nests))
-    for path in write_all(folder, writers):
-        emit(f"wrote {path}")
+    return write_all(folder, writers)
 
 
 def run_dataflow(jax, args, design, hardware_name: str) -> int:
@@ -169,6 +189,7 @@ def run_dataflow(jax, args, design, hardware_name: str) -> int:
         bound = jax.tree.map(np.asarray, jax.jit(lambda a, b, c: roofline(a, b, None, c))(*inputs))
     causes = dataflow_bounds(cost, float(np.asarray(design.hardware.dram_bytes_per_cycle)), network.size)
     feasible = np.asarray(cost.by_layer().feasible)[: network.size] > 0
+    drawn = [] if folder is None else _plots(run, design, folder)
     if args.json:
         emit_json(
             {
@@ -194,8 +215,8 @@ def run_dataflow(jax, args, design, hardware_name: str) -> int:
         )
         if not feasible.all():
             title += (
-                f"; NOT FEASIBLE: {(~feasible).sum()} of {network.size} layers need more buffer or PEs, by up "
-                f"to {100 * float(cost.violation):.3g} %"
+                f"; NOT FEASIBLE: {(~feasible).sum()} of {network.size} layers need more buffer or PEs, "
+                f"by up to {100 * float(cost.violation):.3g} %"
             )
             causes = tuple(cause + ("" if ok else " (infeasible)") for cause, ok in zip(causes, feasible))
         top = None if args.layers else _TOP_LAYERS
@@ -216,6 +237,5 @@ def run_dataflow(jax, args, design, hardware_name: str) -> int:
             f"{quantity(float(cost.utilization), '%')}; no mapping can be faster than "
             f"{quantity(float(bound.latency_s), 's')} (roofline)"
         )
-    if folder is not None:
-        _plots(run, design, folder)
+        emit(*(f"wrote {path}" for path in drawn))
     return 0

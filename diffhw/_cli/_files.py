@@ -18,7 +18,10 @@ def _existing(path: Path) -> Path:
 
 
 def check_writable(out: str, option: str = "--out") -> Path:
-    """The folder as a path; option: what the user calls it. Raises `UserError` if files cannot be put there. Leaves nothing behind."""
+    """The folder as a path; raises `UserError` if files cannot be put there. Leaves nothing behind.
+
+    option: what the user calls it.
+    """
     if not out.strip():
         raise UserError(f"{option} needs the name of a folder, got an empty one")
     path = Path(out)

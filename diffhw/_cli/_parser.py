@@ -126,9 +126,9 @@ def _cost(add) -> None:
     option("--design", metavar="FILE", help="design.yaml as written by diffhw codesign")
     option("--mapping", type=one_of("os", "ws", "is", "best"), metavar="os|ws|is|best",
            help="dataflow (default: the design's own, else the best by EDP)")  # fmt: skip
-    option("--dataflow", metavar="FILE.m|STYLE|best",
+    option("--dataflow", metavar="FILE.m|STYLE|best|search",
            help="cost it under directives instead: those of a MAESTRO file, a style such as kcp_ws, or the "
-           "best style per layer (default for a .m network with dataflows: its own)")  # fmt: skip
+           "best style per layer, or a search for each (default for a .m network: its own)")  # fmt: skip
     option(
         "--batch", type=whole(1), metavar="N", help="inferences run together (default: the design's, else 1)"
     )

@@ -3,6 +3,7 @@
 from diffhw.models._cost import Cost
 from diffhw.models._dataflow import dataflow
 from diffhw.models._dataflow_counts import DataflowCounts, dataflow_counts, nest_of
+from diffhw.models._dataflow_report import DataflowRequirements, dataflow_requirements
 from diffhw.models._model import Model
 from diffhw.models._roofline import compulsory_bytes, roofline
 from diffhw.models._systolic import ArrayCounts, array_counts, systolic
@@ -11,11 +12,13 @@ __all__ = [
     "ArrayCounts",
     "Cost",
     "DataflowCounts",
+    "DataflowRequirements",
     "Model",
     "array_counts",
     "compulsory_bytes",
     "dataflow",
     "dataflow_counts",
+    "dataflow_requirements",
     "nest_of",
     "roofline",
     "systolic",

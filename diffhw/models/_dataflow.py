@@ -1,7 +1,8 @@
 """Data-centric dataflow model: any directive program on a PE array with a buffer per PE and a shared one.
 
-Memories: a buffer beside each PE (L1; a level of the accelerator inside the shared one, else sized to
-what the dataflow needs), the shared buffer (L2: all outer levels together), DRAM. Transfers between
+Memories: a buffer beside each PE (L1; the accelerator's innermost level where it has an instance per PE,
+for the tensors it keeps; what the hardware does not state is sized to the need and charged in area), the
+shared buffer (L2: all outer levels together), DRAM. Transfers between
 L2 and the PEs are counted exactly (`_dataflow_counts`), those with the DRAM by what L2 can hold
 (`_dataflow_memory`).
 
@@ -25,9 +26,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from diffhw.hardware import Accelerator, Level, area_parts, leakage_w
+from diffhw.hardware import Accelerator, area_parts, leakage_w
 from diffhw.mappings import DIMS, Dataflow, Precision
 from diffhw.models._cost import Cost
+from diffhw.models._dataflow_buffers import local_buffers, shared_levels
 from diffhw.models._dataflow_counts import dataflow_counts, nest_of
 from diffhw.models._dataflow_memory import dram_traffic
 from diffhw.models._model import with_kernel
@@ -35,20 +37,9 @@ from diffhw.models._network import network_cost
 from diffhw.numerics import ceil_div, maximum, reciprocal
 from diffhw.workloads import Layer, Network
 
-__all__ = ["dataflow", "local_level"]
+__all__ = ["dataflow"]
 
 _total = lambda values: functools.reduce(operator.add, values)
-
-
-def local_level(hw: Accelerator) -> Level | None:
-    """The buffer beside each PE: the innermost level if levels further out keep its tensors too."""
-    first, outer = hw.levels[0], hw.levels[1:]
-    kept_outside = set("".join(level.keeps for level in outer))
-    return first if outer and set(first.keeps) <= kept_outside else None
-
-
-def _shared(hw: Accelerator) -> tuple[Level, ...]:
-    return hw.levels[1:] if local_level(hw) is not None else hw.levels
 
 
 def _port(levels, field, edge):
@@ -63,7 +54,7 @@ def _port(levels, field, edge):
 def _violation(layer: Layer, nest, dataflow: Dataflow, pes) -> Array:
     """How far the dataflow is from one that this array can run and that computes every MAC once."""
     inner = dataflow.levels[1].units * dataflow.levels[2].units
-    worst = maximum(inner / pes - 1, 0.0)
+    worst = maximum(maximum(inner / pes - 1, 0.0), nest.crowded)
     for i, level in enumerate(dataflow.levels):
         for d in DIMS:
             parent = nest.tiles[d][i - 1] if i else nest.extents[d]
@@ -82,8 +73,8 @@ def layer(layer: Layer, hw: Accelerator, mapping: Dataflow, precision: Precision
     Differentiable in every leaf except ranks, kinds (spatial) and offsets: rates, capacities, energies
     exactly almost everywhere; tiles, units, PEs and layer sizes through the surrogate slope of
     `numerics.ceil_div`; what fits through that of `numerics.fits`. ``feasible`` is 0 where a buffer is
-    too small, clusters need more PEs than there are, or an offset leaves MACs out or computes them
-    twice (cycles and energy are then those of offset = tile).
+    too small, clusters need more PEs than there are, a level deals out two dimensions (the outermost is
+    dealt), or an offset leaves MACs out or computes them twice (costed as offset = tile).
     """
     precision = Precision.of(hw) if precision is None else precision
     nest = nest_of(layer, mapping, hw.pes)
@@ -92,7 +83,7 @@ def layer(layer: Layer, hw: Accelerator, mapping: Dataflow, precision: Precision
     psum_byte, o_byte = precision.psum / 8, precision.output / 8
 
     # How long a class of steps takes.
-    local, shared = local_level(hw), _shared(hw)
+    shared = shared_levels(hw)
     edge = hw.rows * i_byte + hw.cols * w_byte
     per_read = reciprocal(_port(shared, "read_bytes_per_cycle", edge))
     per_write = reciprocal(_port(shared, "write_bytes_per_cycle", hw.cols * psum_byte))
@@ -114,9 +105,15 @@ def layer(layer: Layer, hw: Accelerator, mapping: Dataflow, precision: Precision
     counts = dataflow_counts(nest, tuple(level.rank for level in mapping.levels), longest)
 
     # Buffers.
-    l1_need = 2 * (counts.pe_input * i_byte + counts.pe_weight * w_byte + counts.pe_output * psum_byte)
-    l1_bytes = maximum(l1_need, 1.0) if local is None else local.capacity_bytes
-    l1_word = precision.input if local is None else local.word_bits
+    l1 = local_buffers(
+        hw,
+        {
+            "input": counts.pe_input * i_byte,
+            "weight": counts.pe_weight * w_byte,
+            "output": counts.pe_output * psum_byte,
+        },
+        {"input": precision.input, "weight": precision.weight, "output": precision.psum},
+    )
     l2_bytes = _total([level.capacity_bytes * level.instances for level in shared])
     dram = dram_traffic(
         nest,
@@ -160,14 +157,14 @@ def layer(layer: Layer, hw: Accelerator, mapping: Dataflow, precision: Precision
     }
 
     # Energy.
-    l1_read = 8 * tech.sram_read_pj_per_bit(l1_bytes, l1_word)
-    l1_write = l1_read * tech.sram_write_ratio
     l2_read, l2_write = {}, {}
     for t, name in (("i", "input"), ("w", "weight"), ("o", "output")):
         level, _ = hw.buffer(t)
         l2_read[name] = 8 * tech.sram_read_pj_per_bit(level.capacity_bytes, level.word_bits)
         l2_write[name] = l2_read[name] * tech.sram_write_ratio
     names = ("input", "weight", "output")
+    l1_read = {x: 8 * tech.sram_read_pj_per_bit(l1.size_bytes[x], l1.word_bits[x]) for x in names}
+    l1_write = {x: l1_read[x] * tech.sram_write_ratio for x in names}
     # A word travels half the array to the first PE that takes it, and one link to each further one.
     bit_hops = (
         8
@@ -181,14 +178,12 @@ def layer(layer: Layer, hw: Accelerator, mapping: Dataflow, precision: Precision
         )
     )
     hop = tech.wire_pj_per_bit_mm * hw.pe_pitch_mm()
-    area = area_parts(hw)
-    if local is None:
-        area = area | {"l1": hw.pes * tech.sram_area_mm2(l1_bytes)}
+    area = area_parts(hw) | {"l1": hw.pes * tech.sram_area_mm2(l1.extra_bytes)}
     mac = tech.mac_energy_pj(precision.weight, precision.input, precision.psum)
     energy = {
         "mac": macs * mac,
         "l1": _total(
-            [traffic[f"l1_{x}_read"] * l1_read + traffic[f"l1_{x}_write"] * l1_write for x in names]
+            [traffic[f"l1_{x}_read"] * l1_read[x] + traffic[f"l1_{x}_write"] * l1_write[x] for x in names]
         ),
         "l2": _total(
             [traffic[f"l2_{x}_read"] * l2_read[x] + traffic[f"l2_{x}_write"] * l2_write[x] for x in names]
@@ -200,8 +195,7 @@ def layer(layer: Layer, hw: Accelerator, mapping: Dataflow, precision: Precision
     }
 
     violation = maximum(_violation(layer, nest, mapping, hw.pes), maximum(dram.need / l2_bytes - 1, 0.0))
-    if local is not None:
-        violation = maximum(violation, maximum(l1_need / l1_bytes - 1, 0.0))
+    violation = maximum(violation, l1.violation)
     return Cost(
         cycles=cycles,
         energy_pj=_total(energy.values()),

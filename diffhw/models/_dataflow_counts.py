@@ -14,8 +14,8 @@ Rules (ours; after Kwon et al., MICRO 2019, with the published program's slips r
 A step is known by the loop that advanced, one of 21; loops outside it hold, loops inside restart. The
 iteration space is a product over dimensions, so the sum over all steps of a class is a product of
 sums over single dimensions (`_dataflow_loops`): exact, ragged tiles and idle PEs included. Not
-merged: what two units share where tiles of neighbours do not touch, or where a unit has more
-than one but not all filter rows; L2 reads are then counted too high, never too low.
+merged: input that two units share where tiles of neighbours do not touch, or where units have parts
+of the filter larger than a row; L2 reads of inputs are then counted too high, never too low.
 """
 
 import functools
@@ -97,7 +97,7 @@ class Window:
     slope_shared: tuple[Array, ...]
     base_shared: tuple[Array, ...]
     stays: tuple[Array, ...]  # 1.0 where a restart of the filter loops moves nothing
-    whole: Array  # 1.0 where no unit has less than the whole filter extent
+    whole: Array  # 1.0 where all units have the same filter piece
     tile_slope: Array  # of one PE's filter piece
     tile_base: Array
     full_slope: Array  # of the whole filter extent
@@ -117,6 +117,7 @@ class Nest:
     cols: Window
     depthwise: Array  # 1.0: every tensor has channels
     repeats: Array  # groups, one after another
+    crowded: Array  # dimensions beyond one that a level was asked to deal out
 
 
 def _window(filter_sums: LoopSums, extent, tile, units, stride, dilation) -> Window:
@@ -141,7 +142,7 @@ def _window(filter_sums: LoopSums, extent, tile, units, stride, dilation) -> Win
     at_once = minimum(extent, tile * units)
     slope_shared, base_shared = over(filter_sums.steps, folds, at_once, extent - (folds - 1) * at_once)
     stays = tuple((count >= folds) * 1.0 for count in filter_sums.steps)
-    whole = (pieces <= 1) * 1.0
+    whole = ((pieces <= 1) | (units <= 1)) * 1.0
     return Window(slope, base, slope_shared, base_shared, stays, whole, *line(tile), *line(extent))
 
 
@@ -154,24 +155,48 @@ def nest_of(layer: Layer, dataflow: Dataflow, pes) -> Nest:
     inner = minimum(dataflow.levels[2].units, pes)
     middle = minimum(dataflow.levels[1].units, maximum(floor_div(pes, inner), 1.0))
     level_units = (maximum(floor_div(pes, middle * inner), 1.0), middle, inner)
-    tiles, units = {}, {}
-    for d in DIMS:
-        nested, outside = [], extents[d]
-        for level in dataflow.levels:
-            outside = minimum(level.tile[d], outside)
-            nested.append(outside)
-        tiles[d] = tuple(nested)
-        units[d] = tuple(
-            jnp.where(level.spatial[d] > 0.5, n, 1.0)
-            for level, n in zip(dataflow.levels, level_units, strict=True)
-        )
+    # Loops over dimensions, so that what all of them share is computed once and not in every user.
+    stack = lambda leaves: jax.tree.map(lambda *parts: jnp.stack(parts), *leaves)
+    asked = stack(
+        [
+            (extents[d], [(level.tile[d], level.spatial[d], level.rank[d]) for level in dataflow.levels])
+            for d in DIMS
+        ]
+    )
+    nowhere = float(len(DIMS))
 
-    # One body for the seven dimensions (see `dataflow_counts`).
-    rows = [(extents[d], tiles[d], units[d]) for d in DIMS]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
-    body = lambda _, row: (None, loop_sums(*row))
-    every = lax.scan(body, None, stacked)[1]
-    sums = {d: jax.tree.map(lambda leaf, i=i: leaf[i], every) for i, d in enumerate(DIMS)}
+    def nested(so_far, row):
+        """Tiles clipped to what the level above hands down, and where a dimension asks to be dealt out."""
+        outside, levels = row
+        tiles, places = [], []
+        for tile, spatial, rank in levels:
+            inside = minimum(tile, outside)
+            places.append(jnp.where((spatial > 0.5) & (inside < outside), rank, nowhere))
+            tiles.append(inside)
+            outside = inside
+        asks = [jnp.where(place < nowhere, 1.0, 0.0) for place in places]
+        first, count = so_far
+        so_far = [minimum(*pair) for pair in zip(first, places)], [sum(pair) for pair in zip(count, asks)]
+        return so_far, (tiles, places)
+
+    start = ([nowhere + 0.0 * pes] * LEVELS, [0.0 * pes] * LEVELS)
+    (first, count), (tiles, places) = lax.scan(nested, start, asked)
+    crowded = functools.reduce(operator.add, [maximum(number - 1, 0.0) for number in count])
+
+    def summed(_, row):
+        extent, tiles, places = row
+        # A level deals out one dimension, the outermost of those that ask (more are infeasible).
+        units = [
+            jnp.where((place <= where) & (place < nowhere), n, 1.0)
+            for place, where, n in zip(places, first, level_units)
+        ]
+        return None, (loop_sums(extent, tiles, units), units)
+
+    every, dealt = lax.scan(summed, None, (asked[0], tiles, places))[1]
+    at = lambda tree, i: jax.tree.map(lambda leaf: leaf[i], tree)
+    sums = {d: at(every, i) for i, d in enumerate(DIMS)}
+    units = {d: tuple(at(dealt, i)) for i, d in enumerate(DIMS)}
+    tiles = {d: tuple(at(tiles, i)) for i, d in enumerate(DIMS)}
 
     def filter_units(d):
         """Units that a filter dimension is dealt to (it is split at one level)."""
@@ -192,6 +217,7 @@ def nest_of(layer: Layer, dataflow: Dataflow, pes) -> Nest:
         cols=window("s", layer.stride_w, layer.dilation_w),
         depthwise=depthwise,
         repeats=jnp.where(depthwise > 0, 1.0, layer.g),
+        crowded=crowded,
     )
 
 

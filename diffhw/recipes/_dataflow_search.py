@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffhw.hardware import Accelerator
-from diffhw.mappings import DIMS, ClusterLevel, Dataflow, Precision
+from diffhw.mappings import DIMS, ClusterLevel, Dataflow, Precision, Program, to_program
 from diffhw.models import dataflow
 from diffhw.numerics import log
-from diffhw.workloads import Layer
+from diffhw.workloads import Layer, Network
 
-__all__ = ["DataflowSearch", "evolve_dataflow", "layer_extents", "map_layer"]
+__all__ = ["DataflowSearch", "evolve_dataflow", "layer_extents", "map_layer", "map_network"]
 
 _NONE = len(DIMS)  # gene value: no dimension is dealt out at this level
 
@@ -261,3 +261,36 @@ def map_layer(
     bits = Precision.of(hw) if precision is None else precision
     score = lambda candidates: _scores(layer, hw, bits, candidates, objective)
     return evolve_dataflow(score, layer, int(hw.pes), seed, generations=generations, top=top)
+
+
+def map_network(
+    network: Network,
+    hw: Accelerator,
+    objective: str = "edp",
+    precision: Precision | None = None,
+    *,
+    seed: int = 0,
+    generations: int = 30,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Program]:
+    """`map_layer` for every layer row: the best program of each, named after its layer.
+
+    Layers are searched one by one, so the product of the network's sums is not itself minimised.
+    progress: called with (rows done, rows). Raises ValueError naming a layer for which no candidate can
+    be written as directives.
+    """
+    programs = []
+    for i, (name, row) in enumerate(zip(network.names, network.rows(), strict=True)):
+        found = map_layer(row, hw, objective, precision, seed=seed, generations=generations)
+        for place in range(len(found.scores)):
+            one = jax.tree.map(lambda leaf, place=place: leaf[place], found.dataflows)
+            try:
+                programs.append(to_program(one, row, name))
+                break
+            except ValueError:  # a level that deals nothing out and cuts every loop has no text
+                continue
+        else:
+            raise ValueError(f"layer {name}: none of the dataflows found can be written as directives")
+        if progress is not None:
+            progress(i + 1, network.size)
+    return programs

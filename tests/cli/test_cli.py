@@ -21,6 +21,20 @@ _spec = importlib.util.spec_from_file_location("fake_result_cli", HERE.parent / 
 fake = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(fake)
 
+TWO_M = """Network two {
+  Layer one {
+    Type: CONV
+    Dimensions { K: 64, C: 32, R: 3, S: 3, Y: 16, X: 16 }
+    Dataflow { SpatialMap(1,1) K; TemporalMap(16,16) C; Cluster(16, P); SpatialMap(1,1) C; }
+  }
+  Layer other {
+    Type: CONV
+    Dimensions { K: 64, C: 32, R: 3, S: 3, Y: 16, X: 16 }
+    Dataflow { SpatialMap(1,1) C; TemporalMap(16,16) K; Cluster(16, P); SpatialMap(1,1) K; }
+  }
+}
+"""
+
 FILES = ["design.cfg", "design.yaml", "layers.csv", "pareto.png", "report.html", "result.json"]
 
 
@@ -97,6 +111,17 @@ MISTAKES = [
     (["cost", "alexnet", "--hardware", "edge", "--design", "x"], "one of --hardware"),
     (["cost", "alexnet", "--hardware", "egde"], "did you mean 'edge'"),
     (["cost", "alexnet", "--hardware", "edge", "--mapping", "sw"], "must be one of os, ws, is, best"),
+    (["cost", "alexnet", "--hardware", "edge", "--dataflow", "kpc_ws"], "did you mean 'kcp_ws'"),
+    (["cost", "alexnet", "--hardware", "edge", "--dataflow", "nope.m"], "nope.m: no such file"),
+    (["cost", "alexnet", "--hardware", "edge", "--dataflow", "best", "--mapping", "ws"], "not both"),
+    (["cost", "alexnet", "--hardware", "edge", "--dataflow", "gemm_nmk"], "layer conv1: style 'gemm_nmk'"),
+    (["cost", "alexnet", "--hardware", "edge", "--dataflow", "two.m"], "none for layer 'conv1' of alexnet"),
+    (["cost", "two.m", "--hardware", "edge", "--batch", "2"], "no batch"),
+    (["cost", "alexnet", "--hardware", "edge", "--plots", "x"], "give --dataflow as well"),
+    (
+        ["cost", "alexnet", "--hardware", "edge", "--dataflow", "best", "--plots", "empty.csv"],
+        "--plots empty.csv",
+    ),
     (["cost", "alexnet", "--design", "nope.yaml"], "nope.yaml"),
     (["cost", "alexnet", "--design", "broken.yaml"], "broken.yaml"),
     (["networks", "alexnett"], "alexnet"),
@@ -114,12 +139,13 @@ def test_a_mistake_is_one_sentence_and_code_2(words, part, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "broken.yaml").write_text("hardware: [1,\n")
+    (tmp_path / "two.m").write_text(TWO_M)
     monkeypatch.setattr(recipes, "codesign", lambda *args, **more: pytest.fail("work was begun"))
     assert main(words) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("diffhw: error: ") and err.count("\n") == 1, err
     assert part in err and "Traceback" not in err
-    assert sorted(os.listdir(tmp_path)) == ["broken.yaml", "empty.csv"]
+    assert sorted(os.listdir(tmp_path)) == ["broken.yaml", "empty.csv", "two.m"]
 
 
 def test_an_error_of_ours_is_short_unless_debugging(monkeypatch, capsys):
@@ -250,6 +276,40 @@ def test_cost_of_a_design_file_is_the_cost_that_was_found(faked, quick, monkeypa
     found = json.loads(pathlib.Path("diffhw-out/result.json").read_text())["figures"]
     assert {key: document[key] for key in found} == found
     assert document["mapping"] == "ws" and len(document["layers"]) == 3
+
+
+@pytest.mark.slow
+def test_cost_under_the_dataflows_of_a_file(tmp_path, monkeypatch, capsys):
+    """A .m network brings its own; like layers with unlike dataflows stay apart; pictures are written whole."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "two.m").write_text(TWO_M)
+    assert main(["cost", "two.m", "--hardware", "edge", "--plots", "plots"]) == 0
+    out = capsys.readouterr().out
+    assert "two on edge, dataflow two.m" in out and "L2 (shared)" in out and "roofline" in out
+    names = sorted(path.name for path in (tmp_path / "plots").iterdir())
+    assert names == ["breakdown.png", "dataflow_one.png", "dataflow_other.png", "loop_nests.txt"]
+    assert "spatial over 16 clusters" in (tmp_path / "plots" / "loop_nests.txt").read_text()
+    assert main(["cost", "two.m", "--hardware", "edge", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    one, other = document["layers"]
+    assert one["macs"] == other["macs"] and one["energy_j"] < other["energy_j"]
+    assert document["programs"]["other"].startswith("SpatialMap(1,1) C;") and document["feasible"] is True
+
+
+@pytest.mark.slow
+def test_cost_under_the_best_style_per_layer(monkeypatch, capsys):
+    from diffhw import workloads
+
+    monkeypatch.setattr(workloads, "load", lambda source, batch=1: fake.network())
+    assert main(["cost", "tiny", "--hardware", "edge", "--dataflow", "best"]) == 0
+    out = capsys.readouterr().out
+    for part in ("best style per layer", "styles one by one", "kcp_ws", "> per layer", "layers it is"):
+        assert part in out
+    assert main(["cost", "tiny", "--hardware", "edge", "--dataflow", "best", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["model"] == "dataflow" and document["per_style"]["kcp_ws"]["edp_js"] >= document["edp_js"]
+    assert main(["cost", "tiny", "--hardware", "edge", "--dataflow", "cp_nlr"]) == 0
+    assert "tiny on edge, dataflow cp_nlr" in capsys.readouterr().out
 
 
 @pytest.mark.slow

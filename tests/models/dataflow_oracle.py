@@ -1,8 +1,12 @@
 """The dataflow model's rules, walked step by step and PE by PE: sets of elements, no closed form.
 
 A case is ``(extents, strides, dilations, depthwise, levels, pes)``: extents of n k c p q r s (depthwise:
-c are the groups), (rows, columns) strides and dilations, three levels as dicts of ``tile``, ``rank``,
-``spatial`` (per dimension) and ``units``. The rules are those of `diffhw.models._dataflow_counts`.
+c are the groups), (rows, columns) strides and dilations, one to three levels as dicts of ``tile``,
+``rank``, ``spatial`` (per dimension) and ``units``. The rules are those of
+`diffhw.models._dataflow_counts`; cases worked by hand are in ``test_dataflow_oracle.py``.
+
+Two spatial dimensions in one level share the unit's number, so only pairs (i, i) are visited: MACs are
+lost where both are cut. `random_case` has one at most, as `mappings.fit` makes them.
 """
 
 import itertools
@@ -15,6 +19,8 @@ class Walk:
     """One case: tiles, units, and the nest of loops in order."""
 
     def __init__(self, extents, strides, dilations, depthwise, levels, pes):
+        idle = dict(tile=extents, rank=dict(zip(DIMS, range(7))), spatial=dict.fromkeys(DIMS, False), units=1)
+        levels = [*levels, *[idle] * (3 - len(levels))]
         self.extents, self.strides, self.dilations, self.levels = extents, strides, dilations, levels
         inner = levels[1]["units"] * levels[2]["units"]
         units = [max(pes // inner, 1), levels[1]["units"], levels[2]["units"]]
@@ -99,8 +105,13 @@ class Walk:
         return False
 
 
-def count(*case) -> dict[str, int]:
-    """Transfers, steps and work of a case, each counted one by one."""
+def count(*case, trace: list | None = None) -> dict[str, int]:
+    """Transfers, steps and work of a case, each counted one by one.
+
+    trace: a list to append to, per step, ``advanced`` (the loop as (level, dimension), None at first),
+    ``intervals`` (of each PE, per dimension, None where it has nothing) and ``needs`` (elements that
+    each active PE lacked, per tensor).
+    """
     walk = Walk(*case)
     names = (
         "fills_input fills_weight reads_input reads_weight out_moves out_returns drains macs steps compute"
@@ -112,8 +123,9 @@ def count(*case) -> dict[str, int]:
     for now in walk.positions():
         asked: dict[str, set] = {"input": set(), "weight": set(), "output": set()}
         longest = 0
+        intervals, lacked = {}, {}
         for pe in pes:
-            has = {d: walk.interval(now, pe, d) for d in DIMS}
+            has = intervals[pe] = {d: walk.interval(now, pe, d) for d in DIMS}
             if any(part is None for part in has.values()):
                 continue
             work = math.prod(b - a for a, b in has.values())
@@ -127,6 +139,7 @@ def count(*case) -> dict[str, int]:
                     old = set()
                 needs = new - old
                 asked[tensor] |= needs
+                lacked.setdefault(pe, {})[tensor] = len(needs)
                 if tensor == "output":
                     total["drains"] += len(needs)
                     total["psum_updates"] += len(new)
@@ -139,6 +152,9 @@ def count(*case) -> dict[str, int]:
         seen_outputs |= asked["output"]
         total["steps"] += 1
         total["compute"] += longest
+        if trace is not None:
+            moved = (loop for loop in walk.loops if before and before[loop] != now[loop])
+            trace.append(dict(advanced=next(moved, None), intervals=intervals, needs=lacked))
         before = now
     return total
 
@@ -174,3 +190,38 @@ def random_case(rng, most_macs=1500):
     plain = extents["r"] == 1 or not any(level["spatial"]["r"] for level in levels)
     dilations = (rng.choice([1, 1, 2]) if plain else 1, 1)
     return extents, (rng.choice([1, 1, 2, 3]), rng.choice([1, 1, 2])), dilations, depthwise, levels, pes
+
+
+def wide_case(rng, most_macs=1200):
+    """As `random_case`, and filters cut in time, both dilations, strides to 3, fewer levels."""
+    while True:
+        extents = {d: rng.choice([1, 1, 2, 3, 4, 5, 6]) for d in DIMS}
+        extents |= {"n": rng.choice([1, 1, 2]), "r": rng.choice([1, 2, 3, 4]), "s": rng.choice([1, 1, 2, 3])}
+        depthwise = rng.random() < 0.25
+        if math.prod(extents.values()) <= most_macs and not (depthwise and extents["c"] < 2):
+            break
+    strides = (rng.choice([1, 2, 3]), rng.choice([1, 2, 3]))
+    depth = rng.choice([1, 2, 3, 3])
+    cut = {d: rng.randrange(depth) for d in "rs"}  # the level that may cut a filter
+    levels, used = [], set()
+    for i in range(depth):
+        tile = {d: rng.choice([1, 1, 2, 3, 4, 99]) for d in DIMS}
+        tile |= {d: 99 for d in "rs" if cut[d] != i}
+        dealt = rng.choice([None, *[d for d in DIMS if d not in used]])
+        if dealt in tuple("pqrs"):
+            used.add(dealt)
+        if dealt in ("r", "s"):
+            tile[dealt] = rng.choice([1, 99])
+        levels.append(
+            dict(
+                tile=tile,
+                rank=dict(zip(DIMS, rng.sample(range(7), 7))),
+                spatial={d: d == dealt for d in DIMS},
+                units=rng.choice([1, 2, 3]) if dealt else 1,
+            )
+        )
+    pes = math.prod(level["units"] for level in levels[1:]) * rng.choice([1, 2, 3])
+    dilations = tuple(
+        rng.choice([1, 2]) if all(level["tile"][d] >= extents[d] for level in levels) else 1 for d in "rs"
+    )
+    return extents, strides, dilations, depthwise, levels, pes
