@@ -30,7 +30,7 @@ from diffhw.hardware import Accelerator, area_parts, leakage_w
 from diffhw.mappings import DIMS, Dataflow, Precision
 from diffhw.models._cost import Cost
 from diffhw.models._dataflow_buffers import local_buffers, shared_levels
-from diffhw.models._dataflow_counts import dataflow_counts, nest_of
+from diffhw.models._dataflow_counts import dataflow_counts, nest_of, one_dtype
 from diffhw.models._dataflow_memory import dram_traffic
 from diffhw.models._model import with_kernel
 from diffhw.models._network import network_cost
@@ -77,6 +77,7 @@ def layer(layer: Layer, hw: Accelerator, mapping: Dataflow, precision: Precision
     dealt), or an offset leaves MACs out or computes them twice (costed as offset = tile).
     """
     precision = Precision.of(hw) if precision is None else precision
+    layer, hw, mapping, precision = one_dtype((layer, hw, mapping, precision))
     nest = nest_of(layer, mapping, hw.pes)
     tech, groups = hw.technology, nest.repeats
     i_byte, w_byte = precision.input / 8, precision.weight / 8

@@ -146,8 +146,17 @@ def _window(filter_sums: LoopSums, extent, tile, units, stride, dilation) -> Win
     return Window(slope, base, slope_shared, base_shared, stays, whole, *line(tile), *line(extent))
 
 
+def one_dtype(tree):
+    """The same tree with all leaves of the widest dtype in it: loops carry one (a search in float64 may
+    meet hardware in float32).
+    """
+    dtype = jnp.result_type(float, *jax.tree.leaves(tree))
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
+
+
 def nest_of(layer: Layer, dataflow: Dataflow, pes) -> Nest:
     """Loops of ``layer`` under ``dataflow`` on ``pes`` PEs."""
+    layer, dataflow, pes = one_dtype((layer, dataflow, pes))
     depthwise = jnp.where((layer.c <= 1) & (layer.g > 1), 1.0, 0.0) * jnp.ones_like(layer.g)
     extents = {d: getattr(layer, d) for d in DIMS}
     extents["c"] = jnp.where(depthwise > 0, layer.g, layer.c)

@@ -14,7 +14,7 @@ from jax import Array, lax
 from diffhw.hardware import Accelerator
 from diffhw.mappings import DIMS, LEVELS, Dataflow, Precision
 from diffhw.models._dataflow_buffers import local_buffers, shared_levels
-from diffhw.models._dataflow_counts import _by_level, _Class, _step_class, dataflow_counts, nest_of
+from diffhw.models._dataflow_counts import _by_level, _Class, _step_class, dataflow_counts, nest_of, one_dtype
 from diffhw.models._dataflow_memory import dram_traffic
 from diffhw.numerics import ceil_div, maximum, reciprocal
 from diffhw.workloads import Layer
@@ -69,6 +69,7 @@ def dataflow_requirements(
     A kernel of scalars: vmap it over any of its arguments. Rates with a denominator of zero steps are 0.
     """
     precision = Precision.of(hw) if precision is None else precision
+    layer, hw, mapping, precision = one_dtype((layer, hw, mapping, precision))
     nest = nest_of(layer, mapping, hw.pes)
     ranks = tuple(level.rank for level in mapping.levels)
     counts = dataflow_counts(nest, ranks)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from dataflow_oracle import DIMS, count, random_case, wide_case
 
-from diffhw import hardware, workloads
+from diffhw import hardware, search, workloads
 from diffhw.mappings import ClusterLevel, Dataflow, fit, parse, style
 from diffhw.models import dataflow, dataflow_counts, nest_of, roofline
+from diffhw.spaces import Choice, Integer, Space
 from diffhw.workloads import Layer
 
 COUNTS = {
@@ -251,3 +252,37 @@ def test_batched_equals_looped():
         one = cost_of(layer, hw, flow)
         assert float(batched.cycles[i]) == pytest.approx(float(one.cycles), rel=1e-6)
         assert float(batched.energy_pj[i]) == pytest.approx(float(one.energy_pj), rel=1e-6)
+
+
+def test_tiles_offsets_order_and_whole_dataflows_are_variables_of_a_space():
+    layer, hw = conv(k=16, c=16), accelerator(port=8.0)
+    start = fit(style("kcp_ws", layer, 64), layer)
+    outer = start.levels[0]
+    by = lambda *dims: {d: jnp.float32(dims.index(d)) for d in DIMS}
+    orders = {"weights stay": by(*"kcrspqn"), "outputs stay": by(*"kpqcrsn")}
+    rows = Integer(1, 6)
+    outer = replace(
+        outer,
+        rank=Choice(orders),
+        tile={**outer.tile, "p": rows},
+        offset={**outer.offset, "p": rows},  # one variable twice: a tie
+    )
+    space = Space(replace(start, levels=(outer, *start.levels[1:])))
+    assert space.size == 12
+
+    def objective(flow):
+        cost = dataflow.layer(layer, hw, flow)
+        return jnp.log(cost.edp) + 5 * jnp.log1p(cost.violation)
+
+    every = jax.jit(jax.vmap(lambda i: objective(space.at(i))))(
+        jnp.array([[a, b] for a in range(space.sizes[0]) for b in range(space.sizes[1])])
+    )
+    found = search.local_search(objective, space, jax.random.key(0), budget=500)
+    assert found.value == pytest.approx(float(every.min()), abs=1e-4)
+    assert float(found.best.levels[0].tile["p"]) == float(found.best.levels[0].offset["p"])
+
+    named = {name: fit(style(name, layer, 64), layer) for name in ("kcp_ws", "yxp_os", "cp_nlr")}
+    whole = Space({"flow": Choice(named)})
+    best = min(named, key=lambda name: float(objective(named[name])))
+    costs = [float(objective(whole.at(jnp.array([i]))["flow"])) for i in range(3)]
+    assert list(named)[int(np.argmin(costs))] == best
