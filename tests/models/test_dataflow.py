@@ -48,6 +48,8 @@ def as_arrays(case):
         sizes |= {"g": sizes["c"], "c": 1}
     fields = dict.fromkeys(Layer.__dataclass_fields__, 1.0) | {k: float(v) for k, v in sizes.items()}
     fields |= dict(stride_h=sh, stride_w=sw, dilation_h=dh, dilation_w=dw)
+    fields["h"] = (sizes["p"] - 1) * sh + dh * (sizes["r"] - 1) + 1
+    fields["w"] = (sizes["q"] - 1) * sw + dw * (sizes["s"] - 1) + 1
     scalar = lambda values: {d: np.float32(values[d]) for d in DIMS}
     flow = Dataflow(
         levels=tuple(
@@ -116,6 +118,30 @@ cost_of = jax.jit(dataflow.layer)
 
 def conv(**more):
     return Layer.create(**(dict(k=8, c=4, p=6, q=6, r=3, s=3) | more))
+
+
+def test_physics_holds_on_random_cases():
+    rng = random.Random(7)
+    cases = [draw(rng) for draw in (random_case, wide_case) for _ in range(256)]
+    for case in cases:
+        case[4].extend(idle() for _ in range(3 - len(case[4])))
+    layers, flows, _ = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[as_arrays(c) for c in cases])
+    hw = accelerator(rows=2, cols=2, port=2.0, l2=500)
+
+    def check(layer, flow):
+        cost, bound = dataflow.layer(layer, hw, flow), roofline.layer(layer, hw)
+        least = 1 - 1e-6
+        return {
+            "time": cost.cycles >= least * bound.cycles,
+            "energy": cost.energy_pj >= least * bound.energy_pj,
+            "macs": cost.macs == layer.macs,
+            "dram": cost.dram_bytes >= least * bound.dram_bytes,
+            "finite": jnp.isfinite(cost.cycles) & jnp.isfinite(cost.energy_pj),
+            "verdict": (cost.feasible == 1) == (cost.violation <= 0),
+        }
+
+    held = jax.jit(jax.vmap(check))(layers, flows)
+    assert {law: int(np.sum(~np.asarray(ok))) for law, ok in held.items()} == dict.fromkeys(held, 0)
 
 
 def test_hand_worked_weight_stationary_row():
