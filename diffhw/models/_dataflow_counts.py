@@ -192,6 +192,7 @@ def nest_of(layer: Layer, dataflow: Dataflow, pes) -> Nest:
     (first, count), (tiles, places) = lax.scan(nested, start, asked)
     crowded = functools.reduce(operator.add, [maximum(number - 1, 0.0) for number in count])
 
+    @jax.checkpoint
     def summed(_, row):
         extent, tiles, places = row
         # A level deals out one dimension, the outermost of those that ask (more are infeasible).
@@ -348,6 +349,7 @@ def dataflow_counts(
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[pairs(level) for level in range(LEVELS)])
     rank_of = jax.tree.map(lambda *leaves: jnp.stack(leaves), *ranks)
 
+    @jax.checkpoint
     def one_level(total, level):
         at_level, rank = level
         for moved in DIMS:
