@@ -124,6 +124,18 @@ def violations(count: int, chunk: int = 10_000) -> dict[str, int]:
     return found
 
 
+def rounding(count: int = 8192) -> float:
+    """Largest relative difference of cycles and energy between float32 and float64."""
+    layer, mapping = random_batch(count, seed=3)
+    hw = base()
+    run = lambda *arguments: jax.jit(jax.vmap(totals, in_axes=(0, None, 0)))(*arguments)[:2]
+    single = jax.tree.map(np.asarray, run(layer, hw, mapping))
+    with jax.enable_x64(True):
+        double = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), (layer, hw, mapping))
+        exact = jax.tree.map(np.asarray, run(*double))
+    return max(float(np.max(np.abs(a / b - 1))) for a, b in zip(single, exact, strict=True))
+
+
 def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9, help="timed rounds (default 9)")
@@ -136,6 +148,8 @@ def main(arguments=None) -> None:
         result["of_a_million"] = violations(1_000_000)
         for name, number in result["of_a_million"].items():
             print(f"of 1,000,000 mappings {number} {name}")
+        result["float32"] = rounding()
+        print(f"float32 beside float64, 8,192 mappings: cycles and energy within {result['float32']:.1e}")
     if args.json:
         with open(args.json, "w") as file:
             json.dump(result, file, indent=1)
