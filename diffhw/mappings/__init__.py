@@ -2,6 +2,7 @@
 
 from diffhw.mappings._dataflow import DIMS, LEVELS, ClusterLevel, Dataflow
 from diffhw.mappings._fit import check_pes, fit
+from diffhw.mappings._loopnest import LOOPS, ORDERS, LoopLevel, LoopNest, loop_order
 from diffhw.mappings._maestro import parse, read_programs
 from diffhw.mappings._precision import Precision
 from diffhw.mappings._program import Map, Program, ProgramLevel, Sz, cluster, spatial, temporal
@@ -13,9 +14,13 @@ __all__ = [
     "DATAFLOWS",
     "DIMS",
     "LEVELS",
+    "LOOPS",
+    "ORDERS",
     "STYLES",
     "ClusterLevel",
     "Dataflow",
+    "LoopLevel",
+    "LoopNest",
     "Map",
     "Precision",
     "Program",
@@ -25,6 +30,7 @@ __all__ = [
     "cluster",
     "dataflow_weights",
     "fit",
+    "loop_order",
     "parse",
     "read_programs",
     "spatial",
