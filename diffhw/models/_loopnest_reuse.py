@@ -17,7 +17,17 @@ from jax import Array, lax
 from diffhw.mappings import LOOPS, LoopNest
 from diffhw.numerics import before, maximum, minimum
 
-__all__ = ["INDEXES", "Nest", "distinct_siblings", "nest_of_loops", "revisits", "sliding_saving"]
+__all__ = [
+    "INDEXES",
+    "Nest",
+    "distinct_siblings",
+    "greatest_divisor",
+    "input_window",
+    "nest_of_loops",
+    "product",
+    "revisits",
+    "sliding_saving",
+]
 
 INDEXES = {"w": "gkcrs", "i": "ngcpqrs", "o": "ngkpq"}
 """Loops that index each tensor."""
@@ -101,7 +111,10 @@ def revisits(nest: Nest, tensor: str) -> list:
     indexing = INDEXES[tensor]
     others = [d for d in LOOPS if d not in indexing]
     # What a level adds depends on the levels between it and the tile only through `still`.
-    clear = [{d: _idle(nest, m, indexing, d) for d in others} for m in range(nest.depth)]
+    clear = [
+        {d: _idle(nest, m, indexing, d) for d in others if not isinstance(nest.time[m][d], float)}
+        for m in range(nest.depth)
+    ]
     quiet = [_idle(nest, m, indexing) for m in range(nest.depth)]
     visits = []
     for held in range(nest.depth):
@@ -183,7 +196,7 @@ def input_window(layer, tile) -> tuple[Array, Array]:
     return height, width
 
 
-def _gcd(a, b, steps: int = 24):
+def greatest_divisor(a, b, steps: int = 24):
     """Greatest common divisor of integer-valued floats, by Euclid in a fixed number of steps."""
     for _ in range(steps):
         a, b = jnp.where(b > 0, b, a), jnp.where(b > 0, lax.rem(a, jnp.where(b > 0, b, 1.0)), 0.0)
@@ -204,7 +217,7 @@ def distinct_siblings(nest: Nest, layer, m: int):
             continue
         p = lax.stop_gradient(getattr(layer, stride) * nest.inner[m][slide])
         q = lax.stop_gradient(getattr(layer, dilation) * nest.inner[m][taps])
-        g = _gcd(p, q)
+        g = greatest_divisor(p, q)
         repeated = maximum(n - q / g, 0.0) * maximum(t - p / g, 0.0)
         count = count * (n * t - repeated)
     return count

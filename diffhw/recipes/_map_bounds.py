@@ -6,6 +6,8 @@ come in once per tile. Where such a run goes on through the next level, weights 
 exactly and inputs optimistically: that is what makes the bound loose, on layers with halos only.
 """
 
+import itertools
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,7 +31,7 @@ class Prices:
 
 
 def energy_prices(chip: Chip) -> Prices:
-    """pJ per word (a word is a share of an access; the program rounds accesses up)."""
+    """PJ per word (a word is a share of an access; the program rounds accesses up)."""
     share = chip.bits / chip.width[:, None]
     return Prices(*(share * pj[:, None] for pj in (chip.read_pj, chip.fill_pj, chip.update_pj)))
 
@@ -44,15 +46,15 @@ def port_prices(chip: Chip, lattice: Lattice, level: int, port: int) -> Prices:
 
 @dataclass
 class Tables:
-    """Bounds of one lattice under one set of prices.
+    """Bounds of one lattice under several prices at once; every array has a leading price axis J.
 
-    constant: what no tiling changes.  coef: (levels, 3) price of one visit of a tensor's tiles held
-    there, parents included; 0 where it is not kept.  rest: per level, over tiles: least cost of
+    constant: (J,) what no tiling changes.  coef: (J, levels, 3) price of one visit of a tensor's tiles
+    held there, parents included; 0 where it is not kept.  rest: per level, (J, *tiles): least cost of
     everything inside.  chain: per tensor "w" and "o", per length >= 1, per level: the same where the
     tensor's run goes on through so many levels, without its own cost there.
     """
 
-    constant: float
+    constant: np.ndarray
     coef: np.ndarray
     rest: list = field(default_factory=list)
     chain: dict = field(default_factory=dict)
@@ -119,7 +121,7 @@ def _coefficients(lattice: Lattice, chip: Chip, prices: Prices) -> tuple[float, 
                 constant += size * asked * prices.read[inner, 0]
             else:
                 constant += size * (asked * prices.update[inner, 2] + (asked - 1) * prices.read[inner, 2])
-        for c, k in zip(levels, levels[1:], strict=False):
+        for c, k in itertools.pairwise(levels):
             if v == 1:
                 distinct = np.prod([siblings(lattice, j) for j in range(c + 1, k + 1)])
                 coef[c, 1] = spread(lattice, c, LOOPS) * prices.fill[c, 1] + (
@@ -137,11 +139,14 @@ def _coefficients(lattice: Lattice, chip: Chip, prices: Prices) -> tuple[float, 
     return constant, coef
 
 
-def _rows(lattice: Lattice, level: int, axis: int, p, r):
-    """Rows (or columns) of input under p x r outputs and taps, no more than separate windows would take."""
-    problem = lattice.problem
-    taps = (r - 1) * problem.dilation[axis] + 1
-    return np.minimum((p - 1) * problem.stride[axis] + taps, p * taps)
+def _rows(lattice: Lattice, axis: int, p, r):
+    """Distinct rows (or columns) of input that p outputs x r taps touch: the least any slide can bring.
+
+    Windows with gaps (stride or dilation above 1) hold more than they touch, so this may be loose.
+    """
+    a, b = int(lattice.problem.stride[axis]), int(lattice.problem.dilation[axis])
+    g = math.gcd(a, b)
+    return p * r - np.maximum(p - b // g, 0) * np.maximum(r - a // g, 0)
 
 
 def _input_terms(lattice: Lattice, level: int, axis: str | None) -> tuple[np.ndarray, np.ndarray]:
@@ -150,9 +155,9 @@ def _input_terms(lattice: Lattice, level: int, axis: str | None) -> tuple[np.nda
     windows, slid = [], []
     for i, (name, (slide, taps)) in enumerate(AXES.items()):
         if name == axis:
-            windows.append(_rows(lattice, level, i, tile[slide], tile[taps]))
+            windows.append(_rows(lattice, i, tile[slide], tile[taps]))
             full = [lattice.rest[AT[d]] * lattice.inside[level, AT[d]] for d in (slide, taps)]
-            slid.append(_rows(lattice, level, i, *full))
+            slid.append(_rows(lattice, i, *full))
         else:
             problem = lattice.problem
             whole = (tile[slide] - 1) * problem.stride[i] + (tile[taps] - 1) * problem.dilation[i] + 1
@@ -177,10 +182,11 @@ def slide_axes(lattice: Lattice) -> list[str | None]:
     return found or [None]
 
 
-def bound_tables(lattice: Lattice, chip: Chip, prices: Prices, fits: list[np.ndarray]) -> Tables:
-    """Tables of ``lattice`` under ``prices``; ``fits``: per level, which tiles fit it."""
-    constant, coef = _coefficients(lattice, chip, prices)
-    depth, shape = chip.depth, lattice.shape
+def bound_tables(lattice: Lattice, chip: Chip, prices: list[Prices], fits: list[np.ndarray]) -> Tables:
+    """Tables of ``lattice`` under each of ``prices``; ``fits``: per level, which tiles fit it."""
+    pairs = [_coefficients(lattice, chip, price) for price in prices]
+    constant, coef = np.array([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])
+    depth, shape = chip.depth, (len(prices), *lattice.shape)
     tables = Tables(constant, coef, chain={"w": {}, "o": {}})
     tables.rest = [np.zeros(shape)]
     visits = {t: _visits(lattice, FREE[t]) for t in "wo"}
@@ -188,43 +194,51 @@ def bound_tables(lattice: Lattice, chip: Chip, prices: Prices, fits: list[np.nda
     column = {"w": 0, "i": 1, "o": 2}
     least = lattice.cummin
     others = lambda loops: "".join(d for d in LOOPS if d not in loops)
+    along = lambda price: price.reshape(-1, *(1 for _ in LOOPS))
     for m in range(1, depth):
         c = m - 1
         barred = np.where(fits[c], 0.0, np.inf)
-        price = {t: coef[c, column[t]] for t in "wio"}
+        price = {t: along(coef[:, c, column[t]]) for t in "wio"}
         term = {t: price[t] * visits[t] for t in "wo"}
         inside = tables.rest[c] + barred
-        best = np.full(shape, np.inf)
-        for axis in axes:
-            run = AXES[axis] if axis else ""
-            sliding, slid = _input_terms(lattice, c, axis)
-            sliding, slid = price["i"] * sliding, price["i"] * slid
+        inputs_matter = bool(coef[:, c, 1].any())
+        terms = [
+            (AXES[axis] if axis else "", *(price["i"] * part for part in _input_terms(lattice, c, axis)))
+            for axis in (axes if inputs_matter else axes[:1])
+        ]
+        best = None
+        for run, sliding, slid in terms:
             cases: list[tuple[str, np.ndarray, np.ndarray | float]] = []
             for kept in "wo":
                 other = term["o" if kept == "w" else "w"]
                 for length in range(m):
                     deeper = inside if length == 0 else tables.chain[kept][length][c] + barred
-                    own = coef[c - length : c + 1, column[kept]].sum()
+                    own = along(coef[:, c - length : c + 1, column[kept]].sum(axis=1))
                     cases.append((run, other + deeper, own * visits[kept]))
-            cases.append((run + "k", term["w"] + term["o"] + inside, 0.0))
+            if inputs_matter:
+                cases.append((run + "k", term["w"] + term["o"] + inside, 0.0))
             for replaced, within, kept_cost in cases:
-                moved = least(least(within, replaced) + sliding, others(replaced))
-                best = np.minimum(best, moved + kept_cost)
-                if price["i"] and m < depth - 1:  # the slide may come from the level outside
+                if not inputs_matter:
+                    moved = least(within, LOOPS) + kept_cost
+                else:
+                    moved = least(least(within, replaced) + sliding, others(replaced)) + kept_cost
+                best = moved if best is None else np.minimum(best, moved)
+                if inputs_matter and m < depth - 1:  # the slide may come from the level outside
                     best = np.minimum(best, least(within, run + "k") + slid + kept_cost)
+        assert best is not None
         for kept in "wo":
             other = term["o" if kept == "w" else "w"]
             for length in range(1, m + 1):
                 deeper = inside if length == 1 else tables.chain[kept][length - 1][c] + barred
-                found = np.full(shape, np.inf)
-                for axis in axes:
-                    sliding, slid = _input_terms(lattice, c, axis)
-                    run = "".join(d for d in (AXES[axis] if axis else "") if d in FREE[kept])
-                    within = other + deeper
+                found = None
+                within = other + deeper
+                for axis_run, sliding, slid in terms:
+                    run = "".join(d for d in axis_run if d in FREE[kept])
                     step = least(within, run)
                     rest = "".join(d for d in FREE[kept] if d not in run)
-                    found = np.minimum(found, least(step + price["i"] * sliding, rest))
-                    found = np.minimum(found, step + price["i"] * slid)
-                tables.chain[kept].setdefault(length, {})[m] = found
-        tables.rest.append(best)
+                    here = np.minimum(least(step + sliding, rest), step + slid)
+                    found = here if found is None else np.minimum(found, here)
+                assert found is not None
+                tables.chain[kept].setdefault(length, {})[m] = np.broadcast_to(found, shape)
+        tables.rest.append(np.broadcast_to(best, shape))
     return tables

@@ -7,6 +7,7 @@ mapping in hand is dropped, so what remains at the end is proven. Perfect factor
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from diffhw.recipes._map_bounds import (
     FREE,
     Prices,
     Tables,
+    _coefficients,
     _input_terms,
     _visits,
     bound_tables,
@@ -29,7 +31,7 @@ from diffhw.recipes._map_bounds import (
 )
 from diffhw.recipes._map_lattice import AT, Chip, Lattice, Problem
 
-__all__ = ["OBJECTIVES", "Found", "Searcher", "search_lattice"]
+__all__ = ["OBJECTIVES", "Found", "Searcher"]
 
 OBJECTIVES = ("energy", "latency", "edp")
 _INDEXED = {t: np.array([d not in FREE[t] for d in LOOPS]) for t in "wo"}
@@ -113,7 +115,9 @@ def run_through(loops: list, tile: np.ndarray, problem: Problem) -> np.ndarray:
             runs = f > 1
             if not runs.any():
                 continue
-            axis = np.where((d == AT["p"]) | (d == AT["r"]), 1, np.where((d == AT["q"]) | (d == AT["s"]), 2, 0))
+            axis = np.where(
+                (d == AT["p"]) | (d == AT["r"]), 1, np.where((d == AT["q"]) | (d == AT["s"]), 2, 0)
+            )
             slides = axis > 0
             starts = runs & slides & (moving == 0)
             first = np.where(starts, step, first)
@@ -135,51 +139,111 @@ def run_through(loops: list, tile: np.ndarray, problem: Problem) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Found:
-    """A complete mapping: its score, its temporal levels, its lattice (with the spatial factors)."""
+    """A complete mapping: score, energy (pJ) and cycles, and its temporal levels for `LoopNest.create`."""
 
     score: float
+    energy_pj: float
+    cycles: float
     levels: list
-    lattice: Lattice
 
 
 class Searcher:
-    """The search on one lattice."""
+    """The search on one lattice. Tables are made when first needed and serve every objective."""
 
-    def __init__(self, lattice: Lattice, chip: Chip, objective: str, ports: list[tuple[int, int]]):
-        self.lattice, self.chip, self.objective = lattice, chip, objective
+    def __init__(self, lattice: Lattice, chip: Chip, ports: list[tuple[int, int]]):
+        self.lattice, self.chip, self.ports = lattice, chip, ports
         self.problem = lattice.problem
         self.compute_cycles = float(np.prod(lattice.rest))
-        self.fits = [lattice.fits(chip, k) for k in range(chip.depth)]
-        self.prices: list[Prices] = [energy_prices(chip)]
-        if objective != "energy" or chip.static_pj_per_cycle > 0:
-            self.prices += [port_prices(chip, lattice, level, port) for level, port in ports]
-        self.tables: list[Tables] = [bound_tables(lattice, chip, price, self.fits) for price in self.prices]
         self.strides = np.cumprod((1, *lattice.shape[::-1]))[::-1][1:].astype(np.int64)
         self.keepers = keepers(chip)
         self.sizes = totals(lattice)
-        self.base = {t: np.broadcast_to(_visits(lattice, FREE[t]), lattice.shape).reshape(-1) for t in "wo"}
-        self.axes = slide_axes(lattice)
-        self.menu = orders_of(lattice)
-        self.permutations = [np.array([AT[d] for d in order]) for _, order in self.menu]
+        self.prices: list[Prices] = [
+            energy_prices(chip),
+            *(port_prices(chip, lattice, *port) for port in ports),
+        ]
+        self.tables: list[tuple[Tables, int]] = []
+        self.constants, self.coef = zip(
+            *(_coefficients(lattice, chip, price) for price in self.prices), strict=True
+        )
         self._inputs: dict[int, list] = {}
         self._flat_tables: dict = {}
         self.evaluated = 0
 
+    @cached_property
+    def fits(self) -> list[np.ndarray]:
+        """Per level, which tiles fit it."""
+        return [self.lattice.fits(self.chip, k) for k in range(self.chip.depth)]
+
+    @cached_property
+    def base(self) -> dict[str, np.ndarray]:
+        """Visits of weights and outputs per tile, flat."""
+        spread_out = lambda a: np.broadcast_to(a, self.lattice.shape).reshape(-1)
+        return {t: spread_out(_visits(self.lattice, FREE[t])) for t in "wo"}
+
+    @cached_property
+    def axes(self) -> list[str | None]:
+        """Axes along which inputs slide."""
+        return slide_axes(self.lattice)
+
+    @cached_property
+    def menu(self) -> list[tuple[str, str]]:
+        """Orders to try."""
+        return orders_of(self.lattice)
+
+    @cached_property
+    def permutations(self) -> list[np.ndarray]:
+        """The menu as positions."""
+        return [np.array([AT[d] for d in order]) for _, order in self.menu]
+
+    def prepare(self, functionals: int) -> None:
+        """Tables of the first so many functionals: energy, then every port that could bind."""
+        missing = self.prices[len(self.tables) : functionals]
+        if missing:
+            made = bound_tables(self.lattice, self.chip, missing, self.fits)
+            self.tables += [(made, j) for j in range(len(missing))]
+
     # Scores ----------------------------------------------------------------------------------
 
-    def score(self, costs: np.ndarray) -> np.ndarray:
-        """Objective from (n, functionals): energy without MACs and static, cycles of every port."""
-        energy = costs[:, 0] + self.problem.macs * self.chip.mac_pj
+    def total_energy(self, energy, cycles):
+        """PJ with MACs and static power."""
+        return energy + self.problem.macs * self.chip.mac_pj + self.chip.static_pj_per_cycle * cycles
+
+    def cycles(self, costs: np.ndarray) -> np.ndarray:
+        """Cycles from (n, functionals)."""
         cycles = np.full(len(costs), self.compute_cycles)
         if costs.shape[1] > 1:
             cycles = np.maximum(cycles, np.ceil(costs[:, 1:].max(axis=1) * (1 - 1e-12)))
-        energy = energy + self.chip.static_pj_per_cycle * cycles
-        return {"energy": energy, "latency": cycles, "edp": energy * cycles}[self.objective]
+        return cycles
 
-    def floor(self) -> float:
-        """A lower bound on everything in this lattice."""
-        costs = np.array([[t.constant + t.rest[-1].reshape(-1)[-1] for t in self.tables]])
-        return float(self.score(costs)[0])
+    def score(self, objective, costs: np.ndarray) -> np.ndarray:
+        """Objective from (n, functionals); a number as objective is the price of a cycle in pJ."""
+        cycles = self.cycles(costs)
+        energy = self.total_energy(costs[:, 0], cycles)
+        if not isinstance(objective, str):
+            return energy + objective * cycles
+        return {"energy": energy, "latency": cycles, "edp": energy * cycles}[objective]
+
+    def needed(self, objective) -> int:
+        """How many functionals an objective looks at."""
+        if objective == "energy" and self.chip.static_pj_per_cycle == 0:
+            return 1
+        return 1 + len(self.ports)
+
+    def stages(self, objective) -> int:
+        """How many times `floor` can be sharpened."""
+        return 1 if self.needed(objective) == 1 else 2
+
+    def quick_floor(self, objective) -> float:
+        """A bound without tables: every tile comes in once."""
+        once = [c + coef[:, [0, 2]].sum() for c, coef in zip(self.constants, self.coef, strict=True)]
+        return float(self.score(objective, np.array([once[: self.needed(objective)]]))[0])
+
+    def floor(self, objective, stage: int) -> float:
+        """A lower bound on everything in this lattice: stage 0 from energy alone, 1 from every functional."""
+        self.prepare(1 if stage == 0 else self.needed(objective))
+        tables = self.tables[: 1 if stage == 0 else self.needed(objective)]
+        costs = np.array([[t.constant[j] + t.rest[-1][j].reshape(-1)[-1] for t, j in tables]])
+        return float(self.score(objective, costs)[0])
 
     # Bounds of children ----------------------------------------------------------------------
 
@@ -187,9 +251,9 @@ class Searcher:
         """A bound table, flat."""
         key = (j, kind, length, level)
         if key not in self._flat_tables:
-            tables = self.tables[j]
+            tables, place = self.tables[j]
             found = tables.rest[level] if kind == "rest" else tables.chain[kind][length][level]
-            self._flat_tables[key] = np.broadcast_to(found, self.lattice.shape).reshape(-1)
+            self._flat_tables[key] = found[place].reshape(-1)
         return self._flat_tables[key]
 
     def inside(self, j: int, level: int, flat: np.ndarray, rho: np.ndarray) -> np.ndarray:
@@ -198,7 +262,7 @@ class Searcher:
         for i, t in enumerate("wo"):
             column = 0 if t == "w" else 2
             for length in range(1, level + 1):
-                own = self.tables[j].coef[level - length : level, column].sum()
+                own = self.coef[j][level - length : level, column].sum()
                 best = np.minimum(best, rho[:, i] * own + self.table(j, t, length, level)[flat])
         return best
 
@@ -224,7 +288,7 @@ class Searcher:
         passes = {t: ~(changed[:, _INDEXED[t]].any(axis=1)) for t in "wo"}
         fresh = {t: np.where(passes[t], rho[:, i], at_y[t]) for i, t in enumerate("wo")}
         kept_visits = {t: np.where(passes[t], rho[:, i], at_t[t]) for i, t in enumerate("wo")}
-        needs_inputs = any(table.coef[c, 1] for table in self.tables)
+        needs_inputs = any(coef[c, 1] for coef in self.coef[: labels.paid.shape[1]])
         words = {}
         if needs_inputs:
             for kept in "woi":
@@ -245,25 +309,28 @@ class Searcher:
         for kept in "woi":
             visits = {t: kept_visits[t] if t == kept else fresh[t] for t in "wo"}
             child_rho = np.stack([visits["w"], visits["o"]], axis=1)
-            costs = np.empty((len(flat), len(self.tables)))
-            for j, table in enumerate(self.tables):
+            costs = np.empty((len(flat), labels.paid.shape[1]))
+            for j, coef in enumerate(self.coef[: costs.shape[1]]):
                 cost = labels.paid[owner, j] + self.inside(j, c, flat, child_rho)
-                cost = cost + table.coef[c, 0] * visits["w"] + table.coef[c, 2] * visits["o"]
-                if table.coef[c, 1]:
-                    cost = cost + table.coef[c, 1] * words[kept]
+                cost = cost + coef[c, 0] * visits["w"] + coef[c, 2] * visits["o"]
+                if coef[c, 1]:
+                    cost = cost + coef[c, 1] * words[kept]
                 costs[:, j] = cost
             found[kept] = costs
         return found
 
     # Exact children --------------------------------------------------------------------------
 
-    def settle(self, labels: Labels, owner, flat, m: int, which: int) -> Labels:
-        """Children with everything between levels m and m - 1 priced exactly."""
+    def settle(self, labels: Labels, owner, flat, m: int, which) -> Labels:
+        """Children with everything between levels m and m - 1 priced exactly.
+
+        which: place of the order in the menu, or any order as positions of loops.
+        """
         lattice, chip, c = self.lattice, self.chip, m - 1
         outer = lattice.unravel(labels.flat[owner]).astype(float)
         inner = lattice.unravel(flat).astype(float)
         factors = outer / inner
-        order = self.permutations[which]
+        order = self.permutations[which] if isinstance(which, int) else which
         sorted_factors = factors[:, order]
         steps = np.zeros_like(factors)
         for axis, (slide, taps) in enumerate(("pr", "qs")):
@@ -309,10 +376,10 @@ class Searcher:
                 accesses = np.ceil(words * chip.bits[level, v] / chip.width[level] - 1e-9)
                 instances = spread(lattice, level, LOOPS)
                 paid[:, 0] += instances * accesses * getattr(chip, f"{kind}_pj")[level]
-                for j, price in enumerate(self.prices[1:], start=1):
+                for j, price in self.port_prices(paid):
                     paid[:, j] += instances * words * getattr(price, kind)[level, v]
             if v == 2:  # the constants took the first visit's returns back; they are not charged above
-                for j, price in enumerate(self.prices):
+                for j, price in enumerate(self.prices[: paid.shape[1]]):
                     paid[:, j] += self.sizes[1] * (
                         spread(lattice, c, FREE["o"]) * price.fill[c, 2]
                         + spread(lattice, k, FREE["o"]) * price.read[k, 2]
@@ -324,14 +391,47 @@ class Searcher:
             rho,
             loops,
             [flat, *(tile[owner] for tile in labels.tiles)],
-            [np.full(len(flat), which, np.int8), *(o[owner] for o in labels.orders)],
+            [
+                np.full(len(flat), which if isinstance(which, int) else -1, np.int8),
+                *(o[owner] for o in labels.orders),
+            ],
         )
 
-    def start(self) -> Labels:
+    def start(self, functionals: int) -> Labels:
         """Everything still to decide; the constant costs are paid."""
         last = np.array([self.lattice.size - 1])
-        paid = np.array([[table.constant for table in self.tables]])
+        paid = np.array([self.constants[:functionals]])
         return Labels(last, paid, np.ones((1, 2)), [], [last], [])
+
+    def port_prices(self, costs: np.ndarray):
+        """(functional, prices) of the ports among the columns of ``costs``."""
+        return list(enumerate(self.prices[: costs.shape[1]]))[1:]
+
+    def price(self, levels: list[dict]) -> tuple[float, float]:
+        """PJ and cycles of a nest (levels as for `LoopNest.create`, this lattice's spatial factors)."""
+        path = self.start(len(self.prices))
+        tile = np.array(self.lattice.rest)
+        for m in range(self.chip.depth - 1, 0, -1):
+            factors = levels[m].get("temporal", {})
+            order = levels[m].get("order", list(factors))
+            tile = tile // np.array([factors.get(d, 1) for d in LOOPS])
+            places = [
+                int(np.flatnonzero(found == t)[0]) for found, t in zip(self.lattice.lists, tile, strict=True)
+            ]
+            flat = np.array([np.ravel_multi_index(places, self.lattice.shape)])
+            whole = [*order, *(d for d in LOOPS if d not in order)]
+            path = self.settle(path, np.zeros(1, int), flat, m, np.array([AT[d] for d in whole]))
+        costs = self.finish(path)
+        cycles = self.cycles(costs)
+        return float(self.total_energy(costs[:, 0], cycles)[0]), float(cycles[0])
+
+    def complete(self, labels: Labels, i: int) -> Labels:
+        """Label ``i`` of a finished search, priced again with every functional."""
+        path = self.start(len(self.prices))
+        for m in range(self.chip.depth - 1, 0, -1):
+            flat, which = labels.tiles[m - 1][i : i + 1], int(labels.orders[m - 1][i])
+            path = self.settle(path, np.zeros(1, int), flat, m, which)
+        return path
 
     def finish(self, labels: Labels) -> np.ndarray:
         """Exact costs of complete mappings: rounding of the constants and diagonal siblings included."""
@@ -363,23 +463,26 @@ class Searcher:
                 share = chip.bits[k, v] / chip.width[k]
                 pj = getattr(chip, f"{kind}_pj")[k]
                 costs[:, 0] += instances * pj * (np.ceil(real * share - 1e-9) - guess * share)
-                for j, price in enumerate(self.prices[1:], start=1):
+                for j, price in self.port_prices(costs):
                     costs[:, j] += instances * (real - guess) * getattr(price, kind)[k, v]
         return costs
 
     # The search ------------------------------------------------------------------------------
 
-    def descend(self, best: float, limit: int) -> tuple[Found | None, float]:
-        """The best complete mapping better than ``best``, and a bound on all that was dropped for want of
-        room (``inf`` if nothing was)."""
-        labels, dropped = self.start(), math.inf
+    def descend(self, objective, best: float, limit: int) -> tuple[Found | None, float]:
+        """The best complete mapping better than ``best``, and a bound on all that was dropped.
+
+        limit: room per level; the bound is inf if nothing was dropped for want of room.
+        """
+        self.prepare(self.needed(objective))
+        labels, dropped = self.start(self.needed(objective)), math.inf
         target = best * (1 - 1e-9)
         for m in range(self.chip.depth - 1, 0, -1):
             grown: list[Labels] = []
             bounds: list[np.ndarray] = []
             for owner, flat in self.pairs(labels, m):
                 for kept, costs in self.children_bounds(labels, owner, flat, m).items():
-                    score = self.score(costs)
+                    score = self.score(objective, costs)
                     hope = np.flatnonzero(score < target)
                     if not len(hope):
                         continue
@@ -393,11 +496,11 @@ class Searcher:
                         exact = np.stack(
                             [
                                 child.paid[:, j] + self.inside(j, m - 1, child.flat, child.rho)
-                                for j in range(len(self.tables))
+                                for j in range(child.paid.shape[1])
                             ],
                             axis=1,
                         )
-                        bound = self.score(exact)
+                        bound = self.score(objective, exact)
                         good = np.flatnonzero(bound < target)
                         if len(good):
                             grown.append(child.take(good))
@@ -411,11 +514,14 @@ class Searcher:
                 dropped = min(dropped, float(bound[order[limit]]))
                 labels = labels.take(order[:limit])
         costs = self.finish(labels)
-        score = self.score(costs)
+        score = self.score(objective, costs)
         i = int(np.argmin(score))
         if not score[i] < best:
             return None, dropped
-        return Found(float(score[i]), self.nest(labels, i), self.lattice), dropped
+        every = self.finish(self.complete(labels, i))
+        cycles = self.cycles(every)
+        energy = self.total_energy(every[:, 0], cycles)
+        return Found(float(score[i]), float(energy[0]), float(cycles[0]), self.nest(labels, i)), dropped
 
     def pairs(self, labels: Labels, m: int, chunk: int = 400_000):
         """(label, tile of level m - 1) pairs that fit, in chunks."""
@@ -501,9 +607,3 @@ class Searcher:
                 {"temporal": {d: int(factors[AT[d]]) for d in LOOPS if factors[AT[d]] > 1}, "order": order}
             )
         return levels
-
-
-def search_lattice(lattice: Lattice, chip: Chip, objective: str, ports, best: float, limit: int):
-    """One lattice: see `Searcher.descend`."""
-    searcher = Searcher(lattice, chip, objective, ports)
-    return searcher, *searcher.descend(best, limit)

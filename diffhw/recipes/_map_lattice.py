@@ -86,9 +86,7 @@ def chip_of(hierarchy: Hierarchy) -> Chip:
         read_pj=number("read_pj"),
         fill_pj=number("fill_pj"),
         update_pj=number("update_pj"),
-        ports=np.stack(
-            [number(f"{kind}_bits_per_cycle") for kind in ("read", "write", "shared")], axis=1
-        ),
+        ports=np.stack([number(f"{kind}_bits_per_cycle") for kind in ("read", "write", "shared")], axis=1),
         fan=np.stack([number("fanout_x"), number("fanout_y")], axis=1),
         allowed=tuple((level.spatial_x, level.spatial_y) for level in hierarchy.levels),
         mac_pj=float(hierarchy.mac_pj),
@@ -188,20 +186,30 @@ class Lattice:
             axis += primes
 
     def cummin(self, values: np.ndarray, loops) -> np.ndarray:
-        """Per tile, the least value among the tiles that divide it in ``loops`` and equal it elsewhere."""
-        found = np.broadcast_to(values, self.shape).reshape(self.box)
-        for d in loops:
-            for axis in self.box_axes[AT[d]]:
-                found = np.minimum.accumulate(found, axis=axis)
-        return found.reshape(self.shape)
+        """Per tile, the least value among the tiles that divide it in ``loops`` and equal it elsewhere.
+
+        values: any leading axes, then the lattice's (or axes that broadcast to them).
+        """
+        return self._accumulate(np.minimum, values, loops)
 
     def cumsum(self, values: np.ndarray, loops) -> np.ndarray:
         """The same with sums."""
-        found = np.broadcast_to(values, self.shape).reshape(self.box)
-        for d in loops:
-            for axis in self.box_axes[AT[d]]:
-                found = np.add.accumulate(found, axis=axis)
-        return found.reshape(self.shape)
+        return self._accumulate(np.add, values, loops)
+
+    def _accumulate(self, operation, values: np.ndarray, loops) -> np.ndarray:
+        lead = values.shape[: values.ndim - len(LOOPS)]
+        axes = [axis for d in loops for axis in self.box_axes[AT[d]]]
+        if not axes:
+            return values
+        found = np.broadcast_to(values, (*lead, *self.shape)).reshape(*lead, *self.box)
+        if not found.flags.writeable or np.shares_memory(found, values):
+            found = found.copy()
+        # In place: one slab after the other along a prime, which beats `accumulate` on short axes.
+        for axis in axes:
+            moved = np.moveaxis(found, len(lead) + axis, 0)
+            for i in range(1, moved.shape[0]):
+                operation(moved[i], moved[i - 1], out=moved[i])
+        return found.reshape(*lead, *self.shape)
 
     def tile(self, level: int, d: str) -> np.ndarray:
         """Extent of loop ``d`` in the tile of a level."""

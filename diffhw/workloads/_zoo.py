@@ -4,6 +4,7 @@ import difflib
 import os
 from pathlib import Path
 
+from diffhw.workloads._dosa_networks import DOSA_NETWORKS, dosa_network
 from diffhw.workloads._layer import Network
 from diffhw.workloads._maestro import is_maestro_csv, read_maestro, read_maestro_csv
 from diffhw.workloads._onnx import from_onnx
@@ -31,6 +32,7 @@ def load(source, batch: int = 1) -> Network:
 
     Files: ``.onnx``, MAESTRO ``.m``, and ``.csv``: a SCALE-Sim topology, or with the header ``K,C,Y,X,R,S,T``
     a model of MAESTRO's searchers.
+    ``dosa_bert``, ``dosa_resnet50``, ``dosa_unet`` and ``dosa_retinanet`` are the tables of DOSA's comparison.
     batch: samples at once; sequences for the decode networks. Only zoo names and ``.onnx`` have a batch
     to set. A JAX function goes through `from_jax`, which needs its abstract arguments.
 
@@ -55,6 +57,10 @@ def load(source, batch: int = 1) -> Network:
     name = os.fspath(source)
     if name in _ZOO:
         return _ZOO[name](batch)
+    if name in DOSA_NETWORKS:
+        if batch != 1:
+            raise ValueError(f"{name} is a fixed table of layers, so batch must be 1, got {batch}")
+        return dosa_network(name)
     path = Path(name)
     suffix = path.suffix.lower()
     if suffix in _SUFFIXES:
