@@ -181,7 +181,10 @@ def _descend(arrays, theta, steps: int, rate: float):
     return best, history
 
 
-_descend_jit = jax.jit(_descend, static_argnums=(2, 3))
+# The expensive passes of LLVM make the program no faster and its compilation twice as long.
+_descend_jit = jax.jit(
+    _descend, static_argnums=(2, 3), compiler_options={"xla_llvm_disable_expensive_passes": True}
+)
 
 
 def dosa_starts(problem: Problem, rng: np.random.Generator, n: int) -> tuple[np.ndarray, list[list[Plan]]]:
@@ -514,8 +517,8 @@ def dosa_bound(network: Network, edp: float, *, seconds: float = 30.0) -> tuple[
             boxes.append((max(bound, floor(box)), box))
     bound, (words, kb) = min(boxes, key=lambda one: one[0])
     return min(bound, edp), (
-        f"accumulators of {words[0]:g} to {words[1]:g} words with scratchpads of {kb[0]:g} to {kb[1]:g} KiB are"
-        " bounded together, with the capacity of the largest and the energy of the smallest"
+        f"accumulators of {words[0]:g} to {words[1]:g} words with scratchpads of {kb[0]:g} to {kb[1]:g} KiB"
+        " are bounded together, with the capacity of the largest and the energy of the smallest"
     )
 
 

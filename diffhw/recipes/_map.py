@@ -215,7 +215,7 @@ class _Queue:
             bound, i, stage = heapq.heappop(queue)
             if bound >= score * (1 - 1e-9):
                 return best, choice, min(score, dropped, max(bound, 0.0)) if dropped < math.inf else score
-            if time.perf_counter() - begin > seconds:
+            if best is not None and time.perf_counter() - begin > seconds:
                 return best, choice, min(bound, dropped, score)
             searcher = self.searcher(i)
             if stage < searcher.stages(objective):
