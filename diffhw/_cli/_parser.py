@@ -152,16 +152,23 @@ def _validate(add) -> None:
     command = add("validate", "compare our models with another tool's recorded answers")
     command.add_argument(
         "tool",
-        choices=["scalesim", "maestro", "silicon"],
+        choices=["scalesim", "maestro", "timeloop", "zigzag", "silicon"],
         metavar="TOOL",
-        help="scalesim, maestro, or silicon (published chips)",
+        help="scalesim, maestro, timeloop, zigzag, or silicon (published chips)",
     )
-    command.add_argument("files", nargs="*", metavar="FILE.csv", help="tables of runs of that tool")
+    command.add_argument(
+        "files", nargs="*", metavar="FILE", help="tables of runs of that tool: .csv, .jsonl (zigzag)"
+    )
     option = command.add_argument
     option("--dtype", type=one_of("float32", "float64"), default="float64", metavar="float32|float64",
            help="of the model's arithmetic (default: float64)")  # fmt: skip
     option(
         "--require", type=share, metavar="F", help="exit code 1 if a column has a smaller share of exact rows"
+    )
+    option(
+        "--architectures",
+        metavar="FILE",
+        help="timeloop and zigzag only (default: architectures.json beside each table)",
     )
     option("--json", action="store_true", help="print one JSON object on standard output")
 

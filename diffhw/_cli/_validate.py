@@ -29,9 +29,8 @@ def _table(document: dict):
         )
     heads = ("column", "rows", "exact", "exact (%)", "within 1 % (%)", "worst relative error", "worst row")
     skipped = document["skipped"]
-    notes = [
-        f"{len(skipped)} rows skipped: {reason}" for reason in sorted({one["reason"] for one in skipped})[:1]
-    ]
+    reasons = Counter(one["reason"] for one in skipped)
+    notes = [f"{count} rows skipped: {reason}" for reason, count in reasons.most_common()]
     unhandled = document.get("unhandled", [])
     if unhandled:
         notes.append(f"{len(unhandled)} rows not handled (misses in every column): {unhandled[0]['reason']}")
@@ -40,6 +39,7 @@ def _table(document: dict):
         name = next(one["row"] for one in flagged if one["reason"] == reason)
         rows_flagged = f"{count} rows flagged ({name}, ...)" if count > 1 else f"1 row flagged ({name})"
         notes.append(f"{rows_flagged}: {reason}")
+    notes += document.get("notes", [])
     title = f"against {document['reference']}, {document['rows']:,} rows, {document.get('dtype', '')}"
     return Table(title, heads, tuple(rows), left=(0, 6), notes=tuple(notes))
 
@@ -91,21 +91,28 @@ def _silicon() -> int:
 
 def run(args) -> int:
     """The command; see ``diffhw validate --help``. Returns 1 below --require."""
+    if args.architectures is not None and args.tool not in ("timeloop", "zigzag"):
+        raise UserError(f"--architectures belongs to validate timeloop and zigzag, not to {args.tool}")
     if args.tool == "silicon":
         if args.files:
             raise UserError("validate silicon takes no files: the published figures are in the package")
         start_jax()
         return _silicon()
     if not args.files:
-        raise UserError(f"validate {args.tool} needs at least one table: FILE.csv")
+        ending = "jsonl" if args.tool == "zigzag" else "csv"
+        raise UserError(f"validate {args.tool} needs at least one table: FILE.{ending}")
     start_jax()
     from diffhw import validation
     from diffhw._cli._progress import Progress
 
-    compare = validation.validate_maestro if args.tool == "maestro" else validation.validate_scalesim
+    compare = getattr(validation, f"validate_{args.tool}")
+    more = {"architectures": args.architectures} if args.tool in ("timeloop", "zigzag") else {}
     with Progress() as progress:
         report = compare(
-            args.files, dtype=args.dtype, progress=lambda done, total: progress("validate", done, total, None)
+            args.files,
+            dtype=args.dtype,
+            progress=lambda done, total: progress("validate", done, total, None),
+            **more,
         )
     document = json.loads(report.to_json())
     shares = {name: one["exact"] / one["rows"] for name, one in document["columns"].items() if one["rows"]}

@@ -29,6 +29,7 @@ from diffhw.hardware import Hierarchy
 from diffhw.mappings import LOOPS, LoopNest
 from diffhw.models._cost import Cost
 from diffhw.models._loopnest_counts import LoopnestCounts, loopnest_counts
+from diffhw.models._loopnest_links import Links
 from diffhw.models._model import with_kernel
 from diffhw.models._network import network_cost
 from diffhw.numerics import ceil_div, maximum
@@ -83,20 +84,21 @@ def _violation(layer: Layer, hierarchy: Hierarchy, counts: LoopnestCounts, mappi
         for axis in "xy":
             factors = getattr(mapping.levels[k], f"spatial_{axis}")
             if factors:
-                used = _total([1.0]) if not factors else functools.reduce(operator.mul, factors.values())
+                used = functools.reduce(operator.mul, factors.values())
                 worst = maximum(worst, used / getattr(level, f"fanout_{axis}") - 1)
     for d in LOOPS:
         worst = maximum(worst, getattr(layer, d) / nest.tile[-1][d] - 1)
     return worst
 
 
-def layer(layer: Layer, hierarchy: Hierarchy, mapping: LoopNest) -> Cost:
+def layer(layer: Layer, hierarchy: Hierarchy, mapping: LoopNest, links: Links | tuple | None = None) -> Cost:
     """Cost of one layer under one mapping. Every leaf of shape ``()``.
 
     Units: cycles, pJ, mm2, bytes. Exact at integer factors and distinct places of an order. Differentiable
     in the factors (between legal values the gate of a loop goes from 0 at factor 1 to 1 at factor 2), in
     every leaf of the hierarchy and, by the slope of `numerics.before`, in the places of the orders.
     ``violation``: the worst of capacity, fan-out and coverage, relative.
+    links: (x, y), the widest spread along each axis, or `Links`: neighbours pass inputs on. Static; dear.
 
     >>> from diffhw import hardware, mappings, workloads
     >>> chip = hardware.hierarchy("gemmini")
@@ -107,17 +109,15 @@ def layer(layer: Layer, hierarchy: Hierarchy, mapping: LoopNest) -> Cost:
     >>> float(loopnest.layer(gemm, chip, nest).cycles)
     1536.0
     """
-    counts = loopnest_counts(layer, hierarchy, mapping)
+    counts = loopnest_counts(layer, hierarchy, mapping, links)
     needs = level_cycles(hierarchy, counts)
     slowest = functools.reduce(maximum, needs)
     cycles = ceil_div(slowest, jnp.ones_like(slowest))
     energy = level_energy_pj(hierarchy, counts)
     macs = layer.macs
     leakage = hierarchy.static_w
-    for level, instances in zip(
-        hierarchy.levels, [hierarchy.instances(k) for k in range(len(hierarchy.levels))], strict=True
-    ):
-        leakage = leakage + level.leakage_w * instances
+    for k, level in enumerate(hierarchy.levels):
+        leakage = leakage + level.leakage_w * hierarchy.instances(k)
     energy |= {
         "mac": macs * hierarchy.mac_pj,
         "static": cycles * (leakage / hierarchy.freq_hz * 1e12),

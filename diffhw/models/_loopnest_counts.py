@@ -1,11 +1,12 @@
 """Words that every level of a loop nest reads, takes in from above and from below, per instance."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jax import Array
 
 from diffhw.hardware import Hierarchy
 from diffhw.mappings import LOOPS, LoopNest
+from diffhw.models._loopnest_links import Links, linked_inputs
 from diffhw.models._loopnest_reuse import (
     INDEXES,
     Nest,
@@ -52,10 +53,13 @@ class LoopnestCounts:
     nest: Nest
 
 
-def loopnest_counts(layer, hierarchy: Hierarchy, mapping: LoopNest) -> LoopnestCounts:
+def loopnest_counts(
+    layer, hierarchy: Hierarchy, mapping: LoopNest, links: Links | tuple | None = None
+) -> LoopnestCounts:
     """Exact word counts of one layer under one mapping; see `models.loopnest` for the rules.
 
     layer: `Layer`, leaves ``()``.  mapping: `LoopNest` with one entry per level of ``hierarchy``.
+    links: (x, y), the widest spread along each axis, or `Links`: neighbours pass inputs on. Static.
     Differentiable in the factors; the places of an order have the slope of `numerics.before`.
     """
     nest = nest_of_loops(mapping)
@@ -103,6 +107,10 @@ def loopnest_counts(layer, hierarchy: Hierarchy, mapping: LoopNest) -> LoopnestC
             fills = product([tile, nest.all_time(INDEXES["i"], above=k), visits["i"][k]]) - spared[k]
         found[k]["i"] = TensorCounts(tile, demand, fills, zero)
         demand = fills
+    if links is not None:
+        passed = linked_inputs(layer, hierarchy, mapping, nest, compute, Links(*links))
+        for k in keepers["i"]:
+            found[k]["i"] = replace(found[k]["i"], reads=passed[k][0], fills=passed[k][1])
 
     everything = "".join(LOOPS)
     return LoopnestCounts(

@@ -9,7 +9,7 @@ its direction; a change of direction drops what was held.
 
 import functools
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -57,6 +57,20 @@ class Nest:
     tile: tuple[dict, ...]
     gate: tuple[dict, ...]
     place: tuple[dict, ...]
+    pairs: dict = field(default_factory=dict)
+
+    def inside(self, m: int, a: str, b: str):
+        """1 where loop ``a`` of level m runs inside its loop ``b``, else 0; each pair is compared once."""
+        if (m, a, b) not in self.pairs:
+            first = before(self.place[m][a], self.place[m][b])
+            self.pairs[m, a, b], self.pairs[m, b, a] = first, 1.0 - first
+        return self.pairs[m, a, b]
+
+    def clear(self, m: int, a: str, b: str):
+        """0 where loop ``a`` of level m runs and does so inside its loop ``b``, else 1."""
+        if (m, a, b, "clear") not in self.pairs:
+            self.pairs[m, a, b, "clear"] = 1.0 - self.gate[m][a] * self.inside(m, a, b)
+        return self.pairs[m, a, b, "clear"]
 
     @property
     def depth(self) -> int:
@@ -98,8 +112,7 @@ def _idle(nest: Nest, m: int, loops, inside: str | None = None):
         gate = nest.gate[m][d]
         if isinstance(gate, float) or d == inside:
             continue
-        order = 1.0 if inside is None else before(nest.place[m][d], nest.place[m][inside])
-        factors.append(1.0 - gate * order)
+        factors.append(1.0 - gate if inside is None else nest.clear(m, d, inside))
     return product(factors)
 
 
@@ -132,7 +145,7 @@ def revisits(nest: Nest, tensor: str) -> list:
 def _outer(nest: Nest, m: int, d: str):
     """Product of the temporal loops of level m outside its loop d."""
     return product(
-        1.0 + (nest.time[m][i] - 1.0) * before(nest.place[m][d], nest.place[m][i])
+        1.0 + (nest.time[m][i] - 1.0) * nest.inside(m, d, i)
         for i in LOOPS
         if i != d and not isinstance(nest.time[m][i], float)
     )

@@ -12,13 +12,22 @@ import numpy as np
 from flax import struct
 from jax import Array
 
-from diffhw.hardware import Hierarchy, gemmini
+from diffhw.hardware import Hierarchy, Technology, gemmini
 from diffhw.mappings import LOOPS, ORDERS, LoopLevel, LoopNest, loop_order
 from diffhw.models import loopnest
 from diffhw.recipes._map_lattice import divisors
 from diffhw.workloads import Layer, Network
 
-__all__ = ["GemminiSizes", "Plan", "Problem", "hierarchy_of", "nest_of", "network_energy_cycles", "sizes_of"]
+__all__ = [
+    "GemminiSizes",
+    "Plan",
+    "Problem",
+    "gemmini_area_mm2",
+    "hierarchy_of",
+    "nest_of",
+    "network_energy_cycles",
+    "sizes_of",
+]
 
 AT = {d: i for i, d in enumerate(LOOPS)}
 PLACES = np.array([[loop_order(order)[d] for d in LOOPS] for order in ORDERS.values()], np.float32)
@@ -53,7 +62,11 @@ class GemminiSizes:
 
 @dataclass(frozen=True)
 class Problem:
-    """A network's layers as arrays: layers (L,) leaves, counts (L,), divisors (L, 8, M), 0 for padding."""
+    """A network's layers as arrays: layers (L,) leaves, counts (L,), divisors (L, 8, M).
+
+    L is the network's padded size (padding has count 0 and extents 1) and M at least 32, so that networks
+    share compiled programs. rows: the real layers.
+    """
 
     layers: Layer
     counts: Array
@@ -63,18 +76,18 @@ class Problem:
 
     @classmethod
     def of(cls, network: Network) -> "Problem":
-        """From a network; its padding is dropped."""
+        """From a network."""
         rows = jax.tree.map(np.asarray, network).with_info(network.info).rows()
-        extents = np.array([[float(getattr(row, d)) for d in LOOPS] for row in rows])
+        extents = np.stack([np.asarray(getattr(network.layers, d), float) for d in LOOPS], axis=1)
         lists = [[divisors(int(n)) for n in row] for row in extents]
-        longest = max(len(found) for row in lists for found in row)
+        longest = max(32, *(len(found) for row in lists for found in row))
         table = np.zeros((*extents.shape, longest))
         for i, row in enumerate(lists):
             for j, found in enumerate(row):
                 table[i, j, : len(found)] = found
         return cls(
-            jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves), float), *rows),
-            jnp.asarray(np.asarray(network.count)[: len(rows)], float),
+            network.layers,
+            network.count * network.mask,
             jnp.asarray(extents, float),
             jnp.asarray(table, float),
             tuple(rows),
@@ -144,6 +157,17 @@ def hierarchy_of(sizes: GemminiSizes) -> Hierarchy:
     return gemmini(sizes.side, sizes.accumulator_kb, sizes.scratchpad_kb)
 
 
+def gemmini_area_mm2(sizes: GemminiSizes) -> Array:
+    """mm2 of MACs, their registers, accumulator and scratchpad at 40 nm by `Technology`; no control or links.
+
+    DOSA's own model has no area; this is ours.
+    """
+    tech = Technology.at(40.0)
+    pe = tech.mac_area_mm2(8.0, 8.0, 32.0) + tech.register_area_mm2(8.0 + 8.0 + 32.0)
+    banks = tech.sram_area_mm2(sizes.accumulator_kb * 1024 / sizes.side) * sizes.side
+    return sizes.side**2 * pe + banks + tech.sram_area_mm2(sizes.scratchpad_kb * 1024)
+
+
 def network_energy_cycles(problem: Problem, plans: Plan, sizes: GemminiSizes) -> tuple[Array, Array]:
     """PJ and cycles of the network, shapes (): every layer on the same hardware."""
     chip = hierarchy_of(sizes)
@@ -154,17 +178,6 @@ def network_energy_cycles(problem: Problem, plans: Plan, sizes: GemminiSizes) ->
 
     energy, cycles = jax.vmap(one)(problem.layers, plans, problem.extents)
     return (energy * problem.counts).sum(), (cycles * problem.counts).sum()
-
-
-def layer_energy_cycles(problem: Problem, plans: Plan, sizes: GemminiSizes) -> tuple[Array, Array]:
-    """The same per layer, (L,), without counts."""
-    chip = hierarchy_of(sizes)
-
-    def one(layer, plan, extents):
-        cost = loopnest.layer(layer, chip, nest_of(plan, extents))
-        return cost.energy_pj, cost.cycles
-
-    return jax.vmap(one)(problem.layers, plans, problem.extents)
 
 
 def random_sizes(rng: np.random.Generator, n: int) -> np.ndarray:

@@ -25,7 +25,15 @@ from diffhw.recipes._map_exact import OBJECTIVES, Found, Searcher
 from diffhw.recipes._map_lattice import AT, Chip, Lattice, Problem, chip_of, problem_of, spatial_choices
 from diffhw.workloads import Layer, Network
 
-__all__ = ["BestMapping", "BestMappings", "best_mapping", "best_mappings", "mapping_space_size"]
+__all__ = [
+    "BestMapping",
+    "BestMappings",
+    "MappingQueue",
+    "best_mapping",
+    "best_mappings",
+    "mapping_space_size",
+    "product_bound",
+]
 
 BEAM = 24
 """Partial mappings kept by the first, quick look into a lattice."""
@@ -161,7 +169,7 @@ def _explain_no_fit(problem: Problem, chip: Chip, lattices) -> str:
     return best[1] or "no mapping fits: two levels bind together; raise the capacity of the innermost ones"
 
 
-class _Queue:
+class MappingQueue:
     """All lattices of a layer by their least bound, refined step by step."""
 
     def __init__(self, layer, hierarchy, bypass=False, spatial=None, min_utilization=0.0, choices=None):
@@ -270,7 +278,7 @@ def best_mapping(
     if objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
     begin = time.perf_counter()
-    queue = _Queue(layer, hierarchy, bypass, spatial, min_utilization)
+    queue = MappingQueue(layer, hierarchy, bypass, spatial, min_utilization)
     found, choice, bound = queue.solve(objective, limit, seconds)
     if found is None:
         lattices = [queue.searcher(i).lattice for i in range(len(queue.choices))]
@@ -332,7 +340,7 @@ class BestMappings:
         return self.score / self.bound - 1 if self.bound > 0 else math.inf
 
 
-def _product_bound(supports: list[tuple[float, float]], least_energy: float, least_cycles: float) -> float:
+def product_bound(supports: list[tuple[float, float]], least_energy: float, least_cycles: float) -> float:
     """Least E x L over E >= least_energy, L >= least_cycles and E + price L >= value for all supports.
 
     Along an edge of that region the product is concave, so it is least at a vertex.
@@ -380,7 +388,7 @@ def best_mappings(
     supports: dict[float, float] = {}
     prices: list[float] = []
     for number, row in enumerate(rows):
-        queue = _Queue(row, hierarchy, bypass, spatial, min_utilization)
+        queue = MappingQueue(row, hierarchy, bypass, spatial, min_utilization)
         wanted = [objective] if objective != "edp" else ["energy", "latency", "edp", *prices]
         found_here, per_objective = [], {}
         for goal in wanted:

@@ -425,6 +425,21 @@ class Searcher:
         cycles = self.cycles(costs)
         return float(self.total_energy(costs[:, 0], cycles)[0]), float(cycles[0])
 
+    def found(self, objective, levels: list[dict]) -> Found | None:
+        """A nest as a start for `descend`; None if it does not fit."""
+        tile = np.array(self.lattice.rest)
+        for m in range(self.chip.depth - 1, -1, -1):
+            places = [
+                int(np.flatnonzero(found == t)[0]) for found, t in zip(self.lattice.lists, tile, strict=True)
+            ]
+            if not self.fits[m][tuple(places)]:
+                return None
+            tile = tile // np.array([levels[m].get("temporal", {}).get(d, 1) for d in LOOPS])
+        energy, cycles = self.price(levels)
+        name = objective if isinstance(objective, str) else "priced"
+        score = {"energy": energy, "latency": cycles, "edp": energy * cycles}.get(name)
+        return Found(energy + objective * cycles if score is None else score, energy, cycles, levels)
+
     def complete(self, labels: Labels, i: int) -> Labels:
         """Label ``i`` of a finished search, priced again with every functional."""
         path = self.start(len(self.prices))
@@ -486,6 +501,10 @@ class Searcher:
                     hope = np.flatnonzero(score < target)
                     if not len(hope):
                         continue
+                    if len(hope) > 8 * limit:  # a quick look prices the most promising only
+                        hope = hope[np.argsort(score[hope], kind="stable")]
+                        dropped = min(dropped, float(score[hope[8 * limit]]))
+                        hope = hope[: 8 * limit]
                     for which, (tensor, _) in enumerate(self.menu):
                         if tensor != kept:
                             continue

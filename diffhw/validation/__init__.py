@@ -14,12 +14,17 @@ from diffhw.validation._scalesim import SCALESIM_COLUMNS, predict_scalesim, vali
 from diffhw.validation._scalesim_streams import LayerRun
 from diffhw.validation._silicon import SiliconRow, eyeriss_alexnet
 from diffhw.validation._table import ColumnScore, ValidationReport
+from diffhw.validation._timeloop import TIMELOOP_COLUMNS, TimeloopReport, validate_timeloop
+from diffhw.validation._zigzag import ZIGZAG_COLUMNS, ZigzagReport, validate_zigzag
+from diffhw.validation._zigzag_replay import ZigzagAnswer, ZigzagMemory, ZigzagRun, zigzag_replay
 
 __all__ = [
     "MAESTRO",
     "MAESTRO_COLUMNS",
     "REPAIRED",
     "SCALESIM_COLUMNS",
+    "TIMELOOP_COLUMNS",
+    "ZIGZAG_COLUMNS",
     "ColumnScore",
     "LayerRun",
     "MaestroAnswer",
@@ -28,10 +33,18 @@ __all__ = [
     "MaestroReport",
     "MaestroRules",
     "SiliconRow",
+    "TimeloopReport",
     "ValidationReport",
+    "ZigzagAnswer",
+    "ZigzagMemory",
+    "ZigzagReport",
+    "ZigzagRun",
     "eyeriss_alexnet",
     "maestro",
     "predict_scalesim",
     "validate_maestro",
     "validate_scalesim",
+    "validate_timeloop",
+    "validate_zigzag",
+    "zigzag_replay",
 ]
