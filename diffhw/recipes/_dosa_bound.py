@@ -8,7 +8,8 @@ import numpy as np
 
 from diffhw.hardware import gemmini
 from diffhw.recipes._dosa_space import MAX_SIDE, Problem
-from diffhw.recipes._map import MappingQueue, product_bound
+from diffhw.recipes._map import product_bound
+from diffhw.recipes._map_queue import MappingQueue
 from diffhw.workloads import Network
 
 __all__ = ["dosa_bound"]

@@ -21,8 +21,8 @@ from diffhw.recipes._dosa_space import (
     gemmini_area_mm2,
     outermost,
 )
-from diffhw.recipes._map import MappingQueue
 from diffhw.recipes._map_lattice import divisors
+from diffhw.recipes._map_queue import MappingQueue
 
 __all__ = ["DosaDesign", "Refiner", "area_of", "derived_sizes", "levels_of", "refine_design"]
 
