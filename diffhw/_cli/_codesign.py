@@ -113,6 +113,10 @@ def _print(result, files: list[Path]) -> None:
 
 def run(args) -> int:
     """The command; see ``diffhw codesign --help``."""
+    if args.model == "loopnest":
+        from diffhw._cli import _codesign_loopnest
+
+        return _codesign_loopnest.run(args)
     start_jax()
     out = _check(args)
     import shlex

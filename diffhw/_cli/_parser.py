@@ -111,7 +111,11 @@ def _codesign(add) -> None:
         "--per-layer-dataflow", action="store_true", help="the array may change its dataflow between layers"
     )
     option("--seed", type=whole(0, 2**31 - 1), default=0, metavar="S", help="of the search (default: 0)")
-    option("--no-certify", action="store_true", help="leave out the enumeration of the legal grid")
+    option("--model", type=one_of("systolic", "loopnest"), default="systolic", metavar="systolic|loopnest",
+           help="loopnest: Gemmini's sizes and all mappings, as DOSA (default: systolic)")  # fmt: skip
+    option("--samples", type=positive, default=10_500, metavar="N",
+           help="with --model loopnest: network evaluations to spend (default: 10500)")  # fmt: skip
+    option("--no-certify", action="store_true", help="leave out the enumeration or the bounds")
     option("--json", action="store_true", help="print result.json on standard output and nothing else")
     option("--out", default="diffhw-out", metavar="DIR", help="where the files go (default: ./diffhw-out)")
 

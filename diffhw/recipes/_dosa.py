@@ -176,7 +176,7 @@ def dosa(
         best_design = min([*designs, *first], key=refiner.rank)
         note(refiner.samples, best_design.edp)
         best_design = refine_design(refiner, best_design, room, seconds, rng, note)
-    if refiner.rank(best_design) > 1e29:
+    if area_of(best_design.sizes) > area_mm2:
         raise ValueError(
             f"no design of at most {area_mm2:g} mm2 was found, the smallest takes"
             f" {area_of(best_design.sizes):.3g} mm2:"

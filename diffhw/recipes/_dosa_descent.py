@@ -99,7 +99,7 @@ def _descend(arrays, theta, area_limit, steps: int, rate: float):
         best = jax.tree.map(pick, best, (loss, found))
         update, state = optimiser.update(gradient, state)
         theta = optax.apply_updates(theta, update)
-        theta |= {name: jnp.clip(theta[name], 0.0, top) for name, top in limit.items()}
+        theta |= {name: jnp.clip(theta[name], 0.0, top[None]) for name, top in limit.items()}
         return (theta, state, best), best[0].min()
 
     shapes = jax.eval_shape(lambda t: jax.vmap(lambda one: _loss(one, arrays, 1.0, area_limit))(t), theta)
