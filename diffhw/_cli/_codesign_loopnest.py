@@ -69,7 +69,7 @@ def _print(result, loose: str, files: list[Path]) -> None:
         f"  PE array         {side:g} x {side:g}",
         f"  accumulator      {accumulator:g} KiB",
         f"  scratchpad       {scratchpad:g} KiB",
-        f"  area             {result.area_mm2:.3g} mm2 (40 nm cells and macros, no control: ours, not DOSA's)",
+        f"  area             {result.area_mm2:.3g} mm2 (40 nm cells and macros, no control; ours)",
         f"  proven bound     {result.bound:.4g} uJ x cycles: the design is at most"
         f" {100 * (result.edp / result.bound - 1):.2g} % above the optimum",
         f"  what is loose    {loose}",

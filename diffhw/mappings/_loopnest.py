@@ -4,8 +4,8 @@ Level k's temporal loops run around everything inside it; its spatial loops spre
 children. Levels are numbered from the MACs outwards, as in `hardware.Hierarchy`.
 """
 
-import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from flax import struct
@@ -98,7 +98,13 @@ class LoopNest:
                                 f" (allowed: {allowed or 'none'})"
                             )
                     fan = getattr(hierarchy.levels[k], f"fanout_{axis}")
-                    keys = allowed if not numerics.is_one(fan) else ""
+                    alone = numerics.is_one(fan)
+                    keys = "" if alone else allowed
+                    for d, factor in factors.items() if alone else ():
+                        if not np.all(np.asarray(factor) == 1):
+                            raise ValueError(
+                                f"{name}: loop {d!r} may not be spread along {axis} (it has one child there)"
+                            )
                     factors = {d: factors.get(d, 1) for d in keys}
                 spatial[axis] = {d: _factor(name, d, f) for d, f in factors.items()}
             made.append(
@@ -114,13 +120,18 @@ class LoopNest:
             nest.check(layer)
         return nest
 
+    def __repr__(self) -> str:
+        from diffhw.mappings._loopnest_text import nest_repr
+
+        return nest_repr(self)
+
     def extent(self, loop: str) -> Array:
         """Product of all factors of a loop."""
-        return math.prod(
-            factors.get(loop, 1.0)
-            for level in self.levels
-            for factors in (level.temporal, level.spatial_x, level.spatial_y)
-        )  # type: ignore[return-value]
+        found: Any = 1.0
+        for level in self.levels:
+            for factors in (level.temporal, level.spatial_x, level.spatial_y):
+                found = found * factors.get(loop, 1.0)
+        return found
 
     def check(self, layer, *, imperfect: bool = False) -> None:
         """Raises ValueError where the factors of a loop do not multiply to the layer's extent.

@@ -102,7 +102,8 @@ def nest_of_loops(mapping: LoopNest) -> Nest:
         # A factor of exactly 1 is no loop: then its place in the order must not matter.
         gate.append({d: 0.0 if isinstance(f[d], float) else minimum(f[d] - 1.0, 1.0) for d in LOOPS})
     place = tuple(level.order for level in mapping.levels)
-    return Nest(*map(tuple, (time, space, inner, spread, tile, gate)), place)
+    parts = (tuple(time), tuple(space), tuple(inner), tuple(spread), tuple(tile), tuple(gate))
+    return Nest(*parts, place)
 
 
 def _idle(nest: Nest, m: int, loops, inside: str | None = None):

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -98,8 +99,8 @@ def _descend(arrays, theta, area_limit, steps: int, rate: float):
         pick = lambda old, new: jnp.where(better.reshape(-1, *(1 for _ in new.shape[1:])), new, old)
         best = jax.tree.map(pick, best, (loss, found))
         update, state = optimiser.update(gradient, state)
-        theta = optax.apply_updates(theta, update)
-        theta |= {name: jnp.clip(theta[name], 0.0, top[None]) for name, top in limit.items()}
+        theta = jax.tree.map(operator.add, theta, update)
+        theta = theta | {name: jnp.clip(theta[name], 0.0, top[None]) for name, top in limit.items()}
         return (theta, state, best), best[0].min()
 
     shapes = jax.eval_shape(lambda t: jax.vmap(lambda one: _loss(one, arrays, 1.0, area_limit))(t), theta)

@@ -45,10 +45,10 @@ class Plan:
     c_space, k_space: () spatial factors.  places: (4, 8) places of the loops in each level's order.
     """
 
-    time: Array
-    c_space: Array
-    k_space: Array
-    places: Array
+    time: Array | np.ndarray
+    c_space: Array | np.ndarray
+    k_space: Array | np.ndarray
+    places: Array | np.ndarray
 
 
 @struct.dataclass(kw_only=True)
@@ -116,8 +116,8 @@ def nest_of(plan: Plan, extents: Array) -> LoopNest:
             LoopLevel(
                 temporal={d: factors[AT[d]] for d in used},
                 order={d: plan.places[m, AT[d]] for d in used},
-                spatial_x={"k": plan.k_space} if m == 2 else {},
-                spatial_y={"c": plan.c_space} if m == 1 else {},
+                spatial_x={"k": jnp.asarray(plan.k_space)} if m == 2 else {},
+                spatial_y={"c": jnp.asarray(plan.c_space)} if m == 1 else {},
             )
         )
     return LoopNest(levels=tuple(levels))

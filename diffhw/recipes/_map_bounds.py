@@ -8,6 +8,7 @@ exactly and inputs optimistically: that is what makes the bound loose, on layers
 
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -90,9 +91,9 @@ def totals(lattice: Lattice) -> tuple[float, float]:
     return tile_words(lattice.problem, whole, "w"), tile_words(lattice.problem, whole, "o")
 
 
-def spread(lattice: Lattice, level: int, loops: str) -> float:
+def spread(lattice: Lattice, level: int, loops: Iterable[str]) -> float:
     """Spatial factors of ``loops`` above a level."""
-    return float(np.prod([lattice.outside[level, AT[d]] for d in loops])) if loops else 1.0
+    return float(math.prod(lattice.outside[level, AT[d]] for d in loops))
 
 
 def _visits(lattice: Lattice, loops: str) -> np.ndarray:
