@@ -143,6 +143,35 @@ def _cost(add) -> None:
     option("--json", action="store_true", help="print one JSON object on standard output")
 
 
+def _map(add) -> None:
+    command = add("map", "the best mapping of every layer on a memory hierarchy, and prove how good it is")
+    command.add_argument(
+        "network", metavar="NETWORK", help="zoo name, or a file (.onnx, .csv, .m, ZigZag or Timeloop .yaml)"
+    )
+    option = command.add_argument
+    option("--hardware", required=True, metavar="NAME|FILE",
+           help="gemmini, eyeriss_like, simba_like, a Timeloop or ZigZag .yaml, or an accelerator: catalogue "
+           "name or file, design.yaml")  # fmt: skip
+    option("--objective", type=one_of("edp", "energy", "latency"), default="edp",
+           metavar="edp|energy|latency", help="what to minimise, summed (default: edp)")  # fmt: skip
+    option("--certify", action="store_true", help="count the mappings that the proof speaks of, per layer")
+    option("--bypass", action="store_true", help="also choose which tensors pass a level by")
+    option("--min-utilization", type=share, default=0.0, metavar="X",
+           help="least share of the MACs in use, 0 to 1 (default: 0)")  # fmt: skip
+    option("--seconds", type=positive, default=20.0, metavar="S",
+           help="per search, of which EDP takes three a layer: then the answer is a proven gap "
+           "(default: 20)")  # fmt: skip
+    option("--spread", type=one_of("ws", "os", "is", "any"), metavar="ws|os|is|any",
+           help="of an accelerator: loops that its PE grid spreads (default: as its dataflow, else "
+           "ws)")  # fmt: skip
+    option("--layer", metavar="NAME", help="only this layer, with its loop nest")
+    option("--batch", type=whole(1), default=1, metavar="N", help="inferences run together (default: 1)")
+    option("--layers", action="store_true", help="print every layer, not only the largest")
+    option("--out", metavar="DIR", help="write the mappings (Timeloop YAML, loop nests) and a summary here")
+    option("--plots", metavar="DIR", help="draw energy, latency, slopes and traffic against buffer size here")
+    option("--json", action="store_true", help="print one JSON object on standard output")
+
+
 def _lists(add) -> None:
     command = add("networks", "list the networks, or describe one")
     command.add_argument("name", nargs="?", metavar="NAME", help="zoo name or file")
@@ -198,7 +227,7 @@ def build() -> argparse.ArgumentParser:
         )
         return command
 
-    for fill in (_codesign, _cost, _lists, _validate):
+    for fill in (_codesign, _cost, _map, _lists, _validate):
         fill(add)
     return parser
 

@@ -11,7 +11,11 @@ from diffhw.hardware._maestro_hw import read_maestro_hw, read_maestro_keys
 from diffhw.hardware._scalesim_cfg import read_scalesim_cfg, write_scalesim_cfg
 from diffhw.hardware._scaling import area_factor, energy_factor
 from diffhw.hardware._technology import Technology
+from diffhw.hardware._timeloop import read_timeloop
+from diffhw.hardware._timeloop_write import write_timeloop
 from diffhw.hardware._yaml import Where, from_dict, read_document, read_yaml, to_dict, write_yaml
+from diffhw.hardware._zigzag import array_axes, read_zigzag, zigzag_dims
+from diffhw.hardware._zigzag_write import write_zigzag
 
 __all__ = [
     "ANY_DIM",
@@ -32,6 +36,7 @@ __all__ = [
     "area_factor",
     "area_mm2",
     "area_parts",
+    "array_axes",
     "catalogue_entry",
     "dram",
     "dram_name",
@@ -50,10 +55,15 @@ __all__ = [
     "read_maestro_hw",
     "read_maestro_keys",
     "read_scalesim_cfg",
+    "read_timeloop",
     "read_yaml",
+    "read_zigzag",
     "scale_assumed",
     "simba_like",
     "to_dict",
     "write_scalesim_cfg",
+    "write_timeloop",
     "write_yaml",
+    "write_zigzag",
+    "zigzag_dims",
 ]

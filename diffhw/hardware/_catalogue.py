@@ -218,6 +218,7 @@ def load(name_or_path) -> Accelerator:
     is left out: `read_scalesim_cfg` returns it).  Anything else: a MAESTRO or GAMMA hardware file.
     Raises ValueError for an unknown name, a missing file, or a mistake in the file.
     """
+    from diffhw._files.documents import format_of
     from diffhw.hardware._maestro_hw import read_maestro_hw
     from diffhw.hardware._scalesim_cfg import read_scalesim_cfg
     from diffhw.hardware._yaml import read_yaml
@@ -231,6 +232,11 @@ def load(name_or_path) -> Accelerator:
             raise ValueError(f"no such file: {name}; the catalogue has {', '.join(names())}")
         return catalogue_entry(name).hardware  # raises, naming the nearest
     if path.suffix.lower() in (".yaml", ".yml", ".json"):
+        kind = format_of(path)
+        if kind:
+            raise ValueError(
+                f"{name} is {kind}, a memory hierarchy: read it with hardware.hierarchy({name!r})"
+            )
         return read_yaml(path)
     if path.suffix.lower() in (".cfg", ".ini"):
         return read_scalesim_cfg(path)[0]

@@ -1,6 +1,8 @@
 """Hierarchies by name, and the hierarchy of an accelerator."""
 
 import difflib
+import os
+from pathlib import Path
 
 from diffhw import numerics
 from diffhw.hardware._accelerator import Accelerator
@@ -106,7 +108,7 @@ def eyeriss_like(pe_x=14, pe_y=12, glb_kb=128) -> Hierarchy:
 
 
 def simba_like(pe_x=4, pe_y=4, glb_kb=64) -> Hierarchy:
-    """Vector MACs with weight registers, accumulation, weight and input buffers per PE, a global buffer, DRAM.
+    """Vector MACs with weight registers, accumulation, weight, input buffers per PE, a global buffer, DRAM.
 
     A Simba-like shape (MICRO 2019); sizes and energies are the model constants of our referee table
     "simba_like" and no silicon claim.
@@ -242,12 +244,30 @@ def _of_accelerator(hw: Accelerator) -> Hierarchy:
     )
 
 
+def _of_file(path: Path) -> Hierarchy:
+    from diffhw._files.documents import format_of
+    from diffhw.hardware._timeloop import read_timeloop
+    from diffhw.hardware._yaml import read_yaml
+    from diffhw.hardware._zigzag import read_zigzag
+
+    kind = format_of(path)
+    if kind == "a Timeloop architecture":
+        beside = path.with_suffix(".ert.yaml")
+        return read_timeloop(path, beside if beside.is_file() else None)
+    if kind == "a ZigZag accelerator":
+        return read_zigzag(path)
+    return _of_accelerator(read_yaml(path))
+
+
 HIERARCHIES = {"gemmini": gemmini, "eyeriss_like": eyeriss_like, "simba_like": simba_like}
 """Hierarchies by name: functions of a few sizes, all with defaults."""
 
 
 def hierarchy(what) -> Hierarchy:
-    """A `Hierarchy` by name (`HIERARCHIES`), or that of an `Accelerator`; a `Hierarchy` passes.
+    """A `Hierarchy` by name (`HIERARCHIES`), of a file, or of an `Accelerator`; a `Hierarchy` passes.
+
+    A file (.yaml, .yml): of Timeloop (its energies within or beside it, ending in .ert.yaml) or of ZigZag;
+    see `read_timeloop` and `read_zigzag`, which have options. Our own format gives an accelerator's.
 
     Of an accelerator: registers for one word of each operand per PE; a level with an instance per PE
     sits beside it; below the first shared level the PE grid fans out (any loop along either axis).
@@ -258,6 +278,8 @@ def hierarchy(what) -> Hierarchy:
         return what
     if isinstance(what, Accelerator):
         return _of_accelerator(what)
+    if isinstance(what, os.PathLike) or str(what).lower().endswith((".yaml", ".yml")):
+        return _of_file(Path(what))
     if what not in HIERARCHIES:
         near = difflib.get_close_matches(str(what), HIERARCHIES, 1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(HIERARCHIES)}"

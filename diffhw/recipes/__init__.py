@@ -25,6 +25,7 @@ from diffhw.recipes._marvel import (
     marvel_styles,
 )
 from diffhw.recipes._result import Assumption, Certificate, CodesignResult, Rival, Sensitivity
+from diffhw.recipes._ski_slope import SkiSlope, ski_slope
 
 __all__ = [
     "MARVEL_RULES",
@@ -42,6 +43,7 @@ __all__ = [
     "Rival",
     "Sensitivity",
     "SingleStyle",
+    "SkiSlope",
     "StyleChoice",
     "best_mapping",
     "best_mappings",
@@ -60,5 +62,6 @@ __all__ = [
     "marvel_space",
     "marvel_styles",
     "read_design",
+    "ski_slope",
     "write_design",
 ]

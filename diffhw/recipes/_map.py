@@ -21,7 +21,7 @@ from diffhw.mappings import LOOPS, LoopNest
 from diffhw.models import Cost, loopnest
 from diffhw.recipes._dataflow_choice import choose_edp
 from diffhw.recipes._map_exact import OBJECTIVES
-from diffhw.recipes._map_lattice import AT, Lattice, chip_of, problem_of, spatial_choices
+from diffhw.recipes._map_lattice import AT, Lattice, Problem, chip_of, problem_of, spatial_choices
 from diffhw.recipes._map_queue import MappingQueue, explain_no_fit
 from diffhw.workloads import Layer, Network
 
@@ -107,26 +107,8 @@ def best_mapping(
     """
     if objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
-    begin = time.perf_counter()
     queue = MappingQueue(layer, hierarchy, bypass, spatial, min_utilization)
-    found, choice, bound = queue.solve(objective, limit, seconds)
-    if found is None:
-        lattices = [queue.searcher(i).lattice for i in range(len(queue.choices))]
-        raise ValueError(explain_no_fit(queue.problem, queue.choices[0][1], lattices))
-    chosen, nest = queue.nest(found, choice, hierarchy, layer)
-    return BestMapping(
-        layer=layer,
-        hierarchy=chosen,
-        nest=nest,
-        objective=objective,
-        score=found.score,
-        bound=bound,
-        energy_pj=found.energy_pj,
-        cycles=found.cycles,
-        evaluated=queue.evaluated,
-        spatial_choices=len(queue.choices),
-        seconds=time.perf_counter() - begin,
-    )
+    return _solve(queue, layer, hierarchy, objective, limit, seconds)
 
 
 @dataclass(frozen=True)
@@ -210,70 +192,83 @@ def best_mappings(
         raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
     begin = time.perf_counter()
     rows = jax.tree.map(np.asarray, network).with_info(network.info).rows()
-    counts = tuple(
-        float(c) for c, real in zip(np.asarray(network.count), np.asarray(network.mask), strict=True) if real
-    )
-    offers: list[list[tuple[float, float, BestMapping]]] = []
-    bounds = {"energy": 0.0, "latency": 0.0}
-    supports: dict[float, float] = {}
-    prices: list[float] = []
-    for number, row in enumerate(rows):
-        queue = MappingQueue(row, hierarchy, bypass, spatial, min_utilization)
-        wanted = [objective] if objective != "edp" else ["energy", "latency", "edp", *prices]
-        found_here, per_objective = [], {}
-        for goal in wanted:
-            found, choice, bound = queue.solve(goal, limit, seconds)
-            if found is None:
-                lattices = [queue.searcher(i).lattice for i in range(len(queue.choices))]
-                raise ValueError(explain_no_fit(queue.problem, queue.choices[0][1], lattices))
-            per_objective[goal] = bound
-            chosen, nest = queue.nest(found, choice, hierarchy, row)
-            name = goal if isinstance(goal, str) else "edp"
-            found_here.append(
-                (
-                    found.energy_pj,
-                    found.cycles,
-                    BestMapping(
-                        layer=row,
-                        hierarchy=chosen,
-                        nest=nest,
-                        objective=name,
-                        score={"energy": found.energy_pj, "latency": found.cycles}.get(
-                            name, found.energy_pj * found.cycles
-                        ),
-                        bound=bound if isinstance(goal, str) else 0.0,
-                        energy_pj=found.energy_pj,
-                        cycles=found.cycles,
-                        evaluated=queue.evaluated,
-                        spatial_choices=len(queue.choices),
-                        seconds=0.0,
-                    ),
-                )
-            )
-        offers.append(found_here)
-        for goal in bounds:
-            bounds[goal] += counts[number] * per_objective.get(goal, 0.0)
-        if progress is not None:
-            progress(number + 1, len(rows))
-    del supports
+    counts = tuple(float(c) for c in np.asarray(network.count)[: len(rows)])
+    problems = [problem_of(row) for row in rows]
+    distinct = list(dict.fromkeys(problems))
+    weight = {one: sum(c for c, p in zip(counts, problems, strict=True) if p == one) for one in distinct}
+    offers: dict[Problem, list[BestMapping]] = {one: [] for one in distinct}
+    bounds: dict[str | float, float] = {}
+    passes = 2 if objective == "edp" else 1
+
+    def visit(goals: list, done: int) -> None:
+        for number, one in enumerate(distinct):
+            row = rows[problems.index(one)]
+            queue = MappingQueue(row, hierarchy, bypass, spatial, min_utilization)
+            for goal in goals:
+                best = _solve(queue, row, hierarchy, goal, limit, seconds)
+                offers[one].append(best)
+                bounds[goal] = bounds.get(goal, 0.0) + weight[one] * best.bound
+            if progress is not None:
+                progress(done + number + 1, passes * len(distinct))
+
+    visit([objective] if objective != "edp" else ["energy", "latency", "edp"], 0)
+    bound = bounds[objective] if objective != "edp" else bounds["energy"] * bounds["latency"]
     if objective == "edp":
-        energy = np.array([[c * o[0] for o in offer] for c, offer in zip(counts, offers, strict=True)]).T
-        cycles = np.array([[c * o[1] for o in offer] for c, offer in zip(counts, offers, strict=True)]).T
-        picked = choose_edp(energy, cycles)
-        layers = tuple(offer[i][2] for offer, i in zip(offers, picked, strict=True))
-        bound = bounds["energy"] * bounds["latency"]
+        energy, cycles = _totals(_choose(offers, weight), weight)
+        if energy * cycles > bound * (1 + 1e-9):
+            # At the price of a cycle that the network has, bounds of the sum bound the product.
+            price = energy / cycles
+            visit([price], len(distinct))
+            bound = product_bound([(price, bounds[price])], bounds["energy"], bounds["latency"])
+        elif progress is not None:
+            progress(passes * len(distinct), passes * len(distinct))
+        chosen = _choose(offers, weight)
     else:
-        layers = tuple(offer[0][2] for offer in offers)
-        bound = bounds[objective]
+        chosen = {one: found[0] for one, found in offers.items()}
     return BestMappings(
         network=network,
-        layers=layers,
-        names=tuple(network.info.names[: len(rows)])
-        if network.info is not None
-        else tuple(map(str, range(len(rows)))),
+        layers=tuple(chosen[one] for one in problems),
+        names=tuple(network.names) if network.names else tuple(map(str, range(len(rows)))),
         counts=counts,
         objective=objective,
         bound=bound,
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def _choose(offers: Mapping[Problem, list[BestMapping]], weight: Mapping[Problem, float]):
+    """One offer per layer, for the least product of the sums, exactly."""
+    table = lambda field: (
+        np.array([[weight[p] * getattr(o, field) for o in row] for p, row in offers.items()]).T
+    )
+    picked = choose_edp(table("energy_pj"), table("cycles"))
+    return {one: row[i] for (one, row), i in zip(offers.items(), picked, strict=True)}
+
+
+def _totals(chosen: Mapping[Problem, BestMapping], weight: Mapping[Problem, float]) -> tuple[float, float]:
+    energy = sum(weight[one] * best.energy_pj for one, best in chosen.items())
+    return energy, sum(weight[one] * best.cycles for one, best in chosen.items())
+
+
+def _solve(queue: MappingQueue, layer, hierarchy, objective, limit: int, seconds: float) -> BestMapping:
+    """One search in a queue. objective: a name, or a price of a cycle in pJ (score: pJ)."""
+    begin = time.perf_counter()
+    found, choice, bound = queue.solve(objective, limit, seconds)
+    if found is None:
+        lattices = [queue.searcher(i).lattice for i in range(len(queue.choices))]
+        raise ValueError(explain_no_fit(queue.problem, queue.choices[0][1], lattices))
+    chosen, nest = queue.nest(found, choice, hierarchy, layer)
+    return BestMapping(
+        layer=layer,
+        hierarchy=chosen,
+        nest=nest,
+        objective=objective if isinstance(objective, str) else f"energy + {objective:g} pJ per cycle",
+        score=found.score,
+        bound=bound,
+        energy_pj=found.energy_pj,
+        cycles=found.cycles,
+        evaluated=queue.evaluated,
+        spatial_choices=len(queue.choices),
         seconds=time.perf_counter() - begin,
     )
 

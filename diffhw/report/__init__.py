@@ -6,6 +6,14 @@ from diffhw.report._dataflow_picture import dataflow_picture
 from diffhw.report._export import layers_csv, to_json
 from diffhw.report._grid import Table
 from diffhw.report._html import html
+from diffhw.report._loopnest import level_table, mapping_slopes, mapping_table
+from diffhw.report._loopnest_pictures import (
+    convergence_band,
+    energy_stack,
+    gradient_tornado,
+    latency_stack,
+    ski_slope_picture,
+)
 from diffhw.report._plots import convergence, pareto, roofline
 from diffhw.report._tables import table
 
@@ -13,13 +21,21 @@ __all__ = [
     "Table",
     "breakdown",
     "convergence",
+    "convergence_band",
     "dataflow_picture",
+    "energy_stack",
+    "gradient_tornado",
     "html",
+    "latency_stack",
     "layers_csv",
+    "level_table",
     "loop_nest",
+    "mapping_slopes",
+    "mapping_table",
     "pareto",
     "reuse_table",
     "roofline",
+    "ski_slope_picture",
     "table",
     "to_json",
     "tornado",

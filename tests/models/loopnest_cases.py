@@ -3,6 +3,7 @@
 import math
 import random
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from loopnest_oracle import LOOPS
@@ -74,7 +75,7 @@ def small_gemm():
     return layer, hierarchy, nest
 
 
-def random_batch(hierarchy, count, seed=0, imperfect=False):
+def random_batch(hierarchy, seed=0, imperfect=False, count=2000):
     """Stacked layers and mappings of a hierarchy: any factor anywhere, any order, fan-outs respected."""
     rng = np.random.default_rng(seed)
     leaf = lambda values: jnp.asarray(np.broadcast_to(values, (count,)), float)
@@ -107,3 +108,17 @@ def random_batch(hierarchy, count, seed=0, imperfect=False):
     fields = dict.fromkeys(Layer.__dataclass_fields__, 1.0) | extent
     fields |= {name: rng.choice([1, 1, 2, 3], count) for name in STEPS}
     return Layer(**{name: leaf(values) for name, values in fields.items()}), LoopNest(levels=tuple(levels))
+
+
+def touched(out, taps, stride, dilation):
+    """Distinct input rows under all windows: those at which two windows coincide count once."""
+    common = np.gcd(np.asarray(stride, int), np.asarray(dilation, int))
+    return out * taps - np.maximum(out - dilation / common, 0) * np.maximum(taps - stride / common, 0)
+
+
+def compulsory_words(layer):
+    """Words of each tensor that must cross the outermost level."""
+    one = jax.tree.map(lambda leaf: np.asarray(leaf, float), layer)
+    rows = touched(one.p, one.r, one.stride_h, one.dilation_h)
+    columns = touched(one.q, one.s, one.stride_w, one.dilation_w)
+    return {"w": one.weight_words, "i": one.n * one.g * one.c * rows * columns, "o": one.output_words}

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.test_util import check_grads
-from loopnest_cases import numbers, random_batch, small_gemm
+from jax.test_util import check_jvp, check_vjp
+from loopnest_cases import compulsory_words, numbers, random_batch, small_gemm
 from loopnest_oracle import LOOPS
 
 from diffhw import hardware
@@ -20,29 +20,20 @@ from diffhw.workloads import Layer, Network
 # ---- 1. Properties ----------------------------------------------------------------------------------
 
 
-def touched(out, taps, stride, dilation):
-    """Distinct input rows under all windows: those at which two windows coincide count once."""
-    common = np.gcd(np.asarray(stride, int), np.asarray(dilation, int))
-    return out * taps - np.maximum(out - dilation / common, 0) * np.maximum(taps - stride / common, 0)
-
-
-def compulsory_words(layer):
-    """Words of each tensor that must cross the outermost level."""
-    one = jax.tree.map(lambda leaf: np.asarray(leaf, float), layer)
-    rows = touched(one.p, one.r, one.stride_h, one.dilation_h)
-    columns = touched(one.q, one.s, one.stride_w, one.dilation_w)
-    return {"w": one.weight_words, "i": one.n * one.g * one.c * rows * columns, "o": one.output_words}
-
-
 ARCHITECTURES = tuple(hardware.HIERARCHIES)
-batched = jax.jit(jax.vmap(loopnest.layer, (0, None, 0)))
 
 
 @jax.jit
 @functools.partial(jax.vmap, in_axes=(0, None, 0))
-def counted(layer, hierarchy, mapping):
+def priced(layer, hierarchy, mapping):
+    """Cost, counts, compute cycles and MAC units used."""
     counts = loopnest_counts(layer, hierarchy, mapping)
-    return numbers(counts), counts.compute_cycles, counts.macs_used
+    cost = loopnest.layer(layer, hierarchy, mapping)
+    return cost, numbers(counts), counts.compute_cycles, counts.macs_used
+
+
+def costs(*arguments):
+    return priced(*arguments)[0]
 
 
 def log_edp(layer, hierarchy, mapping):
@@ -54,14 +45,13 @@ slopes_of = jax.jit(jax.vmap(jax.grad(log_edp, (0, 1, 2)), (0, None, 0)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("imperfect", [False, True], ids=("perfect", "padded"))
+@pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_physics(name, imperfect):
-    """20,000 mappings: MACs conserved, compulsory traffic, compute and bandwidth bounds, sums, finite."""
-    chip = hardware.hierarchy(name)
-    layers, nests = random_batch(chip, 20_000, 1 + imperfect, imperfect)
-    cost = jax.tree.map(np.asarray, batched(layers, chip, nests))
-    counts, cycles, units = jax.tree.map(np.asarray, counted(layers, chip, nests))
+def test_physics(name, seed):
+    """48,000 mappings: MACs conserved, compulsory traffic, compute and bandwidth bounds, sums, finite."""
+    chip, imperfect = hardware.hierarchy(name), seed >= 5
+    layers, nests = random_batch(chip, seed, imperfect)
+    cost, counts, cycles, units = jax.tree.map(np.asarray, priced(layers, chip, nests))
     least = 1 - 1e-5
     macs = np.asarray(layers.macs, float)
     np.testing.assert_allclose(cost.macs, macs, rtol=1e-6)
@@ -91,10 +81,10 @@ def test_physics(name, imperfect):
 
 def test_padding_costs_what_the_padded_layer_costs():
     """Factors beyond the extent: the time and traffic of the larger layer, the MACs of the layer."""
-    chip = hardware.hierarchy("simba_like")
-    cut, nests = random_batch(chip, 256, 7, imperfect=True)
+    chip = hardware.hierarchy("gemmini")
+    cut, nests = random_batch(chip, 7, imperfect=True)
     whole = jax.vmap(lambda layer, nest: replace(layer, **{d: nest.extent(d) for d in LOOPS}))(cut, nests)
-    small, large = batched(cut, chip, nests), batched(whole, chip, nests)
+    small, large = costs(cut, chip, nests), costs(whole, chip, nests)
     assert np.array_equal(small.cycles, large.cycles)
     assert all(np.array_equal(small.traffic_bytes[x], large.traffic_bytes[x]) for x in small.traffic_bytes)
     assert np.array_equal(small.macs, cut.macs) and np.any(small.macs < large.macs)
@@ -110,7 +100,7 @@ def test_padding_costs_what_the_padded_layer_costs():
 def test_a_loop_of_one_has_no_place(name):
     """Permuting the places of loops with factor 1 changes no output."""
     chip = hardware.hierarchy(name)
-    layers, nests = random_batch(chip, 2000, 11)
+    layers, nests = random_batch(chip, 11)
     rng = np.random.default_rng(0)
     shuffled = []
     for level in nests.levels:
@@ -119,18 +109,18 @@ def test_a_loop_of_one_has_no_place(name):
         # Those that run keep their relative order; the others go anywhere, ties and far ends included.
         order = {d: np.where(one[d], rng.integers(-1, 10, 2000), place) for d, place in order.items()}
         shuffled.append(replace(level, order={d: jnp.asarray(place, float) for d, place in order.items()}))
-    a, b = batched(layers, chip, nests), batched(layers, chip, LoopNest(levels=tuple(shuffled)))
+    a, b = costs(layers, chip, nests), costs(layers, chip, LoopNest(levels=tuple(shuffled)))
     assert jax.tree.all(jax.tree.map(np.array_equal, a, b))
 
 
 def test_more_bandwidth_never_slows_and_dearer_accesses_never_save():
     chip = hardware.hierarchy("gemmini")
-    layers, nests = random_batch(chip, 2000, 12)
-    base = batched(layers, chip, nests)
+    layers, nests = random_batch(chip, 12)
+    base = costs(layers, chip, nests)
     wide = [replace(lv, shared_bits_per_cycle=2 * lv.shared_bits_per_cycle) for lv in chip.levels]
-    assert np.all(batched(layers, replace(chip, levels=tuple(wide)), nests).cycles <= base.cycles)
+    assert np.all(costs(layers, replace(chip, levels=tuple(wide)), nests).cycles <= base.cycles)
     dear = [replace(lv, read_pj=2 * lv.read_pj) for lv in chip.levels]
-    assert np.all(batched(layers, replace(chip, levels=tuple(dear)), nests).energy_pj > base.energy_pj)
+    assert np.all(costs(layers, replace(chip, levels=tuple(dear)), nests).energy_pj > base.energy_pj)
 
 
 # ---- 2. Gradients -----------------------------------------------------------------------------------
@@ -162,6 +152,16 @@ def relaxed_conv():
     return layer, hierarchy, nest
 
 
+def check_slopes(function, *arguments):
+    """Forward and reverse against finite differences, each compiled as one program."""
+    jvp = jax.jit(lambda at, along: jax.jvp(function, at, along))
+    pull = jax.jit(lambda at, weights: jax.vjp(function, *at)[1](weights))
+    check_jvp(jax.jit(function), jvp, arguments, rtol=1e-5)
+    check_vjp(
+        jax.jit(function), lambda *at: (function(*at), functools.partial(pull, at)), arguments, rtol=1e-5
+    )
+
+
 FACTORS = (2.3, 3.3, 2.6, 2.2, 3.1, 2.7, 1.4, 2.1, 2.4, 2.9, 2.5, 3.2, 2.6)
 
 
@@ -172,10 +172,14 @@ def test_count_gradients_are_exact_between_kinks(changed):
     with jax.enable_x64(True):
         layer, hierarchy, nest = relaxed_conv()
         factors = jnp.array([changed.get(i, f) for i, f in enumerate(FACTORS)])
-        leaves = lambda f: jnp.stack(jax.tree.leaves(numbers(loopnest_counts(layer, hierarchy, nest(f)))))
+
+        @jax.jit
+        def leaves(f):
+            return jnp.stack(jax.tree.leaves(numbers(loopnest_counts(layer, hierarchy, nest(f)))))
+
         live = np.flatnonzero(np.asarray(leaves(factors)) > 0)
         assert len(live) > 20
-        check_grads(jax.jit(lambda f: jnp.log(leaves(f)[live])), (factors,), 1, ("fwd", "rev"), rtol=1e-5)
+        check_slopes(lambda f: jnp.log(leaves(f)[live]), factors)
 
 
 def test_energy_and_cycle_gradients_are_exact_in_the_hierarchy():
@@ -197,11 +201,14 @@ def test_energy_and_cycle_gradients_are_exact_in_the_hierarchy():
             return loopnest.layer(layer, new, mapping).energy_pj * 1e-6
 
         prices = (take(names), jnp.float64(0.3), jnp.float64(1.2), jnp.float64(0.01))
-        check_grads(jax.jit(energy), prices, 1, ("fwd", "rev"), rtol=1e-5)
+        check_slopes(energy, *prices)
         finite = [{key: value for key, value in one.items() if np.isfinite(value)} for one in take(ports)]
         slowness = jax.jit(lambda parts: jnp.log(jnp.stack(level_cycles(chip(parts), counts))))
-        check_grads(slowness, (finite,), 1, ("fwd", "rev"), rtol=1e-5)
-        assert sum(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(jax.jacrev(slowness)(finite))) >= 3
+        check_slopes(slowness, finite)
+        assert (
+            sum(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(jax.jit(jax.jacrev(slowness))(finite)))
+            >= 3
+        )
         total = sum(float(part) for part in level_energy_pj(hierarchy, counts).values())
         cost = loopnest.layer(layer, hierarchy, mapping)
         rest = float(cost.energy_parts["mac"] + cost.energy_parts["static"])
@@ -209,11 +216,10 @@ def test_energy_and_cycle_gradients_are_exact_in_the_hierarchy():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_no_promised_gradient_is_silently_zero(name):
+def test_no_promised_gradient_is_silently_zero():
     """Factors, places and the hierarchy: finite everywhere, and not zero where the leaf has a say."""
-    chip = hardware.hierarchy(name)
-    layers, nests = random_batch(chip, 2000, 13)
+    chip = hardware.hierarchy("gemmini")
+    layers, nests = random_batch(chip, 13)
     slopes = jax.tree.map(np.asarray, slopes_of(layers, chip, nests))
     _, of_chip, of_nest = slopes
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(slopes))
@@ -222,8 +228,6 @@ def test_no_promised_gradient_is_silently_zero(name):
         for kind in ("temporal", "spatial_x", "spatial_y"):
             for d, leaf in getattr(slope, kind).items():
                 assert share(leaf) > 0.9, (kind, d)
-        several = np.sum([np.asarray(f) > 1 for f in level.temporal.values()], 0) > 1
-        assert several.sum() > 1000
     places = [leaf for slope in of_nest.levels[1:] for leaf in slope.order.values()]
     assert share(np.any(np.stack(places) != 0, 0)) > 0.99
     assert share(of_chip.mac_pj) > 0.99 and share(of_chip.static_w) > 0.99
@@ -234,7 +238,8 @@ def test_no_promised_gradient_is_silently_zero(name):
         for t, bits in (("w", slope.weight_bits), ("i", slope.input_bits), ("o", slope.output_bits)):
             assert share(bits) > 0.9 if t in level.keeps else not np.any(bits), (level.name, t)
     ports = [getattr(lv, f"{p}_bits_per_cycle") for lv in of_chip.levels for p in ("read", "write", "shared")]
-    assert share(np.any(np.stack(ports) != 0, 0)) > 0.2
+    stalls = np.asarray(costs(layers, chip, nests).cycle_parts["stall"]) > 0
+    assert stalls.sum() > 200 and np.all(np.any(np.stack(ports) != 0, 0)[stalls])
 
 
 def test_a_mapping_that_does_not_fit_says_which_way_to_go():
@@ -246,7 +251,7 @@ def test_a_mapping_that_does_not_fit_says_which_way_to_go():
         chip = replace(hierarchy, levels=(inner, hierarchy.levels[1]))
         return loopnest.layer(replace(layer, c=c), chip, nest).violation
 
-    slope = jax.grad(violation, (0, 1, 2))
+    slope = jax.jit(jax.grad(violation, (0, 1, 2)))
     for arguments, at in (((80.0, 2.0, 3.0), 0), ((88.0, 1.0, 3.0), 1), ((88.0, 2.0, 5.0), 2)):
         slopes = [float(x) for x in slope(*arguments)]
         assert slopes[at] != 0 and (slopes[at] > 0) == (at == 2)
@@ -256,32 +261,38 @@ def test_a_mapping_that_does_not_fit_says_which_way_to_go():
 # ---- 3. Transforms ----------------------------------------------------------------------------------
 
 
-def test_batched_equals_looped_and_jitted():
-    chip = hardware.hierarchy("gemmini")
-    layers, nests = random_batch(chip, 4, 14)
-    together = batched(layers, chip, nests)
-    slopes = slopes_of(layers, chip, nests)
-    mean = jax.grad(lambda n: jnp.mean(jax.vmap(log_edp, (0, None, 0))(layers, chip, n)))(nests)
-    one_cost, one_slope = jax.jit(loopnest.layer), jax.jit(jax.grad(log_edp, (0, 1, 2)))
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+@pytest.mark.slow
+@pytest.mark.slow
+def test_batched_equals_looped():
+    """Cost, and the slopes of a mean over mappings."""
+    chip = small_gemm()[1]
+    layers, nests = random_batch(chip, 14, count=4)
+
+    @jax.jit
+    def together(nests):
+        edp = lambda nests: jnp.sum(jax.vmap(log_edp, (0, None, 0))(layers, chip, nests))
+        return jax.vmap(loopnest.layer, (0, None, 0))(layers, chip, nests), jax.grad(edp)(nests)
+
+    @jax.jit
+    def alone(layer, nest):
+        return loopnest.layer(layer, chip, nest), jax.grad(log_edp, 2)(layer, chip, nest)
+
+    found = jax.tree.map(np.asarray, together(nests))
     for i in range(4):
-        row, nest = jax.tree.map(lambda leaf: leaf[i], (layers, nests))
-        picked, steps = jax.tree.map(lambda leaf: leaf[i], (together, slopes))
-        jax.tree.map(close, picked, one_cost(row, chip, nest))
-        jax.tree.map(close, steps, one_slope(row, chip, nest))
-        jax.tree.map(lambda a, b: close(4 * a[i], b), mean, steps[2])
-        if i == 0:
-            jax.tree.map(close, picked, loopnest.layer(row, chip, nest))
+        row, nest = jax.tree.map(lambda leaf: np.asarray(leaf)[i], (layers, nests))
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-5), found, alone(row, nest)
+        )
 
 
 @pytest.mark.parametrize("layer_loop", ["vmap", "scan"])
 def test_a_network_is_the_masked_sum_of_its_layers(layer_loop):
-    chip = hardware.hierarchy("gemmini")
-    layers, nests = random_batch(chip, 4, 15)
+    chip = small_gemm()[1]
+    layers, nests = random_batch(chip, 15, count=4)
     rows = [jax.tree.map(lambda leaf: leaf[i], layers) for i in range(3)]
     network = Network.create(rows, counts=[1, 2, 3], pad_to=4)
     cost = loopnest(network, chip, nests, layer_loop=layer_loop)
-    each = batched(layers, chip, nests)
+    each = costs(layers, chip, nests)
     for name in ("cycles", "energy_pj", "macs"):
         want = sum(count * float(getattr(each, name)[i]) for i, count in enumerate((1, 2, 3)))
         assert float(getattr(cost, name)) == pytest.approx(want, rel=1e-5)
