@@ -192,7 +192,8 @@ def random_plans(
 ) -> Plan | None:
     """``n`` random mappings of a layer that fit hardware (3,), numpy leaves (n, ...); None if none was found.
 
-    Prime factors fall on slots at random (spatial ones as likely as temporal ones), orders too.
+    Half of the draws of each spatial factor take the largest divisor that fits the side; all other prime
+    factors fall on slots at random, orders too. (Without that half random search finds twice the EDP on BERT.)
     """
     from diffhw.recipes._map_lattice import factorise
 
@@ -206,10 +207,19 @@ def random_plans(
         for d in LOOPS:
             if d == "g":
                 continue
-            for prime, power in factorise(int(getattr(row, d))):
+            extent = int(getattr(row, d))
+            if d in "ck":
+                widest = max(v for v in divisors(extent).tolist() if v <= side)
+                wide = rng.random(batch) < 0.5
+                space[d][wide] = widest
+            for prime, power in factorise(extent):
                 slots = ["t1", "t2", "t3"] + (["t0"] if d in "npq" else []) + (["s"] if d in "ck" else [])
-                for _ in range(power):
+                spatial = dict(factorise(widest)).get(prime, 0) if d in "ck" else 0
+                for number in range(power):
                     chosen = rng.integers(0, len(slots), batch)
+                    if d in "ck":  # the widest draws have their spatial factor already
+                        again = rng.integers(0, len(slots) - 1, batch)
+                        chosen = np.where(wide, np.where(number < spatial, -1, again), chosen)
                     for i, slot in enumerate(slots):
                         here = chosen == i
                         if slot == "s":
