@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from flax import struct
 from jax import Array
+from jax.core import Tracer
 
 from diffhw import numerics
 
@@ -162,7 +163,7 @@ def _show(value) -> str:
 
 
 def _factor(name: str, loop: str, value) -> Array:
-    if isinstance(value, int | float) and value < 1:
+    if not isinstance(value, Tracer) and np.any(np.asarray(value) < 1):
         raise ValueError(f"{name}: the factor of loop {loop!r} must be >= 1, got {value}")
     return numerics.positive(f"{name}: factor of loop {loop}", value)
 

@@ -25,7 +25,8 @@ __all__ = ["LoopnestCounts", "TensorCounts", "loopnest_counts"]
 class TensorCounts:
     """One tensor at one level, words per instance. Leaves of shape ``()``.
 
-    tile: held at a time.  reads: read out (for outputs also what is read to be added to or sent up).
+    tile: held at a time.  reads: read out (of outputs only what is read to be added to: the last drain
+    upwards is free, as in Timeloop).
     fills: written from above (for outputs: returning partial sums).  updates: written from below.
     """
 
