@@ -21,7 +21,7 @@ from diffhw.hardware import Hierarchy, gemmini
 from diffhw.mappings import LoopNest
 from diffhw.models import Cost, loopnest
 from diffhw.recipes._dosa_descent import compiled_descent, dosa_starts, parameters
-from diffhw.recipes._dosa_refine import Refiner, area_of, derived_sizes, levels_of, refine_design
+from diffhw.recipes._dosa_refine import Refiner, area_of, derived_sizes, levels_of, refine_design, scan_limits
 from diffhw.recipes._dosa_space import Problem
 from diffhw.workloads import Network
 
@@ -98,7 +98,7 @@ def dosa(
     restarts: int = 32,
     steps: int | None = None,
     rate: float = 0.3,
-    refine: float = 0.35,
+    refine: float = 0.5,
     gradient_cost: float = GRADIENT_COST,
     area_mm2: float = math.inf,
     seconds: float = 30.0,
@@ -156,9 +156,11 @@ def dosa(
         if key not in seen:
             seen.add(key)
             chosen.append(int(i))
-        if len(chosen) == 3:
+        if len(chosen) == 2:
             break
     room = samples - spent
+    deadline = time.perf_counter() + seconds
+    left = lambda: max(0.0, deadline - time.perf_counter())
     designs = []
     for i in chosen:
         plan = jax.tree.map(lambda leaf, i=i: leaf[i], found)
@@ -171,11 +173,19 @@ def dosa(
         first = []
         for design in designs:
             # What a remapping costs is known after the first.
-            if not first or refiner.samples + 1.1 * refiner.dearest < room:
+            if not first or refiner.samples + 1.25 * refiner.dearest < room:
                 first.append(refiner.remap(design, design.sizes))
         best_design = min([*designs, *first], key=refiner.rank)
         note(refiner.samples, best_design.edp)
-        best_design = refine_design(refiner, best_design, room, seconds, rng, note)
+        for _ in range(3):
+            before = best_design
+            for limits in scan_limits(refiner, best_design, min(seconds / 4, left()), keep=2):
+                if refiner.samples + 1.25 * refiner.dearest < room and left():
+                    best_design = min(best_design, refiner.remap(best_design, limits), key=refiner.rank)
+                    note(refiner.samples, best_design.edp)
+            if best_design is before:
+                break
+        best_design = refine_design(refiner, best_design, room, left(), rng, note)
     if area_of(best_design.sizes) > area_mm2:
         raise ValueError(
             f"no design of at most {area_mm2:g} mm2 was found, the smallest takes"

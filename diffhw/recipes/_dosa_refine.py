@@ -24,7 +24,7 @@ from diffhw.recipes._dosa_space import (
 from diffhw.recipes._map_lattice import divisors
 from diffhw.recipes._map_queue import MappingQueue
 
-__all__ = ["DosaDesign", "Refiner", "area_of", "derived_sizes", "levels_of", "refine_design"]
+__all__ = ["DosaDesign", "Refiner", "area_of", "derived_sizes", "levels_of", "refine_design", "scan_limits"]
 
 
 def area_of(sizes) -> float:
@@ -152,6 +152,15 @@ class Refiner:
         self.evaluated += len(layers)
         return DosaDesign(tuple(sizes), layers, self.counts)
 
+    def hope(self, design: DosaDesign, sizes) -> float:
+        """At least what the network costs within ``sizes``: pJ, cycles priced; spatial factors kept."""
+        energy, cycles = design.totals
+        chip, total = gemmini(*sizes), 0.0
+        for count, row, (one, _, _) in zip(self.counts, self.problem.rows, design.layers, strict=True):
+            queue = MappingQueue(row, chip, choices=_spatial_near(one, row, sizes[0])[:1])
+            total += count * queue.floor(energy / cycles)
+        return total
+
     def remap(self, design: DosaDesign, sizes, room: int = 4) -> DosaDesign:
         """Every layer's best mapping at the network's price of a cycle, within ``sizes``; hardware shrunk."""
         before = self.samples
@@ -162,11 +171,30 @@ class Refiner:
             narrow = max(one[1].get("y", {}).get("c", 1), one[2].get("x", {}).get("k", 1)) > sizes[0]
             start = None if narrow else queue.searcher(0).found(energy / cycles, one)
             self.evaluated += 1
-            found, choice, _ = queue.solve(energy / cycles, room, math.inf, start, wide=False)
+            width = room if start is not None else 4 * room  # what no longer fits deserves a wider look
+            found, choice, _ = queue.solve(energy / cycles, width, math.inf, start, wide=False)
             self.evaluated += queue.evaluated
             levels.append(one if choice < 0 else queue.levels(found, choice))
         self.dearest = max(self.dearest, self.samples - before)
         return self.price(derived_sizes(levels, self.problem.rows), levels)
+
+
+def scan_limits(refiner: Refiner, design: DosaDesign, seconds: float, keep: int = 3) -> list[list[float]]:
+    """The most promising limits around a design, by lower bounds alone: no mapping is priced."""
+    begin, found = time.perf_counter(), []
+    scales = (1.0, 0.5, 0.25, 0.125, 2.0)
+    for total in range(2 * len(scales) - 1):  # nearest first, should time run out
+        for i, j in ((i, total - i) for i in range(len(scales)) if 0 <= total - i < len(scales)):
+            if time.perf_counter() - begin > seconds:
+                break
+            side, accumulator, scratchpad = design.sizes
+            limits = [
+                side,
+                max(1.0, math.ceil(accumulator * scales[i])),
+                max(1.0, math.ceil(scratchpad * scales[j])),
+            ]
+            found.append((refiner.hope(design, limits), limits))
+    return [limits for _, limits in sorted(found)[:keep]]
 
 
 _GRID = (0.5, 0.75, 0.9, 1.1, 1.35, 2.0)
@@ -188,7 +216,7 @@ def refine_design(
     """Remapping within the hardware's limits, moved a little, as long as samples and time last."""
     best, begin, tried = design, time.perf_counter(), set()
     moves, room = [(1.0, 1.0, 1.0)], 4
-    while refiner.samples + 1.1 * refiner.dearest < samples and time.perf_counter() - begin < seconds:
+    while refiner.samples + 1.25 * refiner.dearest < samples and time.perf_counter() - begin < seconds:
         if not moves:  # nothing near helps: a wider look, and further away
             room = 12
             spread = np.exp(0.4 * rng.normal(size=(8, 2)))

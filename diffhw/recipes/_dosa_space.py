@@ -15,7 +15,7 @@ from jax import Array
 from diffhw.hardware import Hierarchy, Technology, gemmini
 from diffhw.mappings import LOOPS, ORDERS, LoopLevel, LoopNest, loop_order
 from diffhw.models import loopnest
-from diffhw.recipes._map_lattice import divisors
+from diffhw.recipes._map_lattice import divisors, factorise
 from diffhw.workloads import Layer, Network
 
 __all__ = [
@@ -193,10 +193,8 @@ def random_plans(
     """``n`` random mappings of a layer that fit hardware (3,), numpy leaves (n, ...); None if none was found.
 
     Half of the draws of each spatial factor take the largest divisor that fits the side; all other prime
-    factors fall on slots at random, orders too. (Without that half random search finds twice the EDP on BERT.)
+    factors fall on slots at random, orders too. (Without that half random search ends at twice the EDP.)
     """
-    from diffhw.recipes._map_lattice import factorise
-
     side, acc_words, spad_words = sizes[0], sizes[1] * 256 / sizes[0], sizes[2] * 1024
     kept: list[Plan] = []
     found = 0
