@@ -106,7 +106,9 @@ class Searcher:
 
     def total_energy(self, energy, cycles):
         """PJ with MACs and static power."""
-        return energy + self.problem.macs * self.chip.mac_pj + self.chip.static_pj_per_cycle * cycles
+        energy = energy + self.problem.macs * self.chip.mac_pj
+        static = self.chip.static_pj_per_cycle
+        return energy + static * cycles if static > 0 else energy  # cycles are inf where nothing fits
 
     def cycles(self, costs: np.ndarray) -> np.ndarray:
         """Cycles from (n, functionals)."""
