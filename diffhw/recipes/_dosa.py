@@ -145,7 +145,7 @@ def dosa(
     extents = np.asarray(problem.extents)
 
     def note(more, edp):
-        history.append((spent + more, edp))
+        history.append((spent + more, min(edp, history[-1][1])))
         if progress is not None:
             progress(spent + more, edp)
 
