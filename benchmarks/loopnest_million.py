@@ -58,10 +58,9 @@ def log_edp(layer, hierarchy, mapping):
 
 
 def laws(layer, hierarchy, mapping, words):
-    """Which laws one mapping breaks, by law; and whether it fits."""
+    """Which laws one mapping breaks, by law; its cost."""
     cost = loopnest.layer(layer, hierarchy, mapping)
     counts = loopnest_counts(layer, hierarchy, mapping)
-    slopes = jax.grad(log_edp, (1, 2))(layer, hierarchy, mapping)
     outer = hierarchy.levels[-1]
     moved = {t: found.updates if t == "o" else found.reads for t, found in counts.tensors[-1].items()}
     bits = sum(words[t] * outer.bits(t) for t in "wio")
@@ -76,16 +75,17 @@ def laws(layer, hierarchy, mapping, words):
     energy = layer.macs * hierarchy.mac_pj + sum(
         words[t] * outer.bits(t) / outer.width_bits * prices[t] for t in "wio"
     )
-    finite = jnp.array(True)
-    for leaf in jax.tree.leaves((cost, slopes)):
-        finite &= jnp.isfinite(leaf)
     return {
         "loses MACs": (jnp.abs(cost.macs / layer.macs - 1) > 1e-5)
         | (counts.compute_cycles * counts.macs_used < LEAST * layer.macs),
         "reads less than compulsory": jnp.stack([moved[t] < LEAST * words[t] for t in "wio"]).any(),
         "beats the roofline": (cost.cycles < LEAST * bound) | (cost.energy_pj < LEAST * energy),
-        "is not finite": ~finite,
-    }, cost.feasible
+    }, cost
+
+
+def infinite(tree) -> np.ndarray:
+    """Where any leaf is not finite, on the host: within the program it would compile for minutes."""
+    return ~np.all([np.isfinite(np.asarray(leaf)) for leaf in jax.tree.leaves(tree)], axis=0)
 
 
 def scaled(hierarchy, count: int, rng):
@@ -101,20 +101,21 @@ def scaled(hierarchy, count: int, rng):
 def violations(name: str, count: int, chunk: int, progress, done: int, total: int) -> dict:
     """How many of ``count`` random mappings on a hierarchy break a law, by law."""
     base = hardware.hierarchy(name)
-    run = jax.jit(jax.vmap(laws))
+    judge, slopes = jax.jit(jax.vmap(laws)), jax.jit(jax.vmap(jax.grad(log_edp, (1, 2))))
     found: dict = {}
     fitting = 0
     start = compile_s = time.perf_counter()
     for first in range(0, count, chunk):
         layer, nest = random_batch(base, chunk, seed=first + 1)
         hierarchy = scaled(base, chunk, np.random.default_rng(first))
-        broken, fits = jax.block_until_ready(run(layer, hierarchy, nest, compulsory(layer)))
+        broken, cost = judge(layer, hierarchy, nest, compulsory(layer))
+        broken["is not finite"] = infinite((cost, slopes(layer, hierarchy, nest)))
         if first == 0:
             compile_s = time.perf_counter() - start
         live = min(chunk, count - first)  # the last chunk may be larger than what is asked for
         for law, flags in broken.items():
             found[law] = found.get(law, 0) + int(np.sum(flags[:live]))
-        fitting += int(np.sum(fits[:live]))
+        fitting += int(np.sum(cost.feasible[:live]))
         progress("mappings", done + first + live, total, None)
     return {
         "hierarchy": name, "mappings": count, "fit": fitting, **found,

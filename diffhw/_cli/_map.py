@@ -30,10 +30,13 @@ def _one_layer(network, name: str):
 
 
 def _solve(args, network, hierarchy, progress):
-    """`recipes.BestMappings`; an error names the layer."""
+    """What `report` shows, of `recipes.best_mapping` or `best_mappings`; an error names the layer."""
     from diffhw import recipes
+    from diffhw.recipes._map_lattice import problem_of
+    from diffhw.report._loopnest import mapped
 
-    done = [0]
+    options = dict(bypass=args.bypass, min_utilization=args.min_utilization, seconds=args.seconds)
+    rows, done = network.rows(), [0]
 
     def told(finished: int, total: int) -> None:
         done[0] = finished
@@ -41,20 +44,18 @@ def _solve(args, network, hierarchy, progress):
 
     told(0, network.size)
     try:
-        return recipes.best_mappings(
-            network,
-            hierarchy,
-            args.objective,
-            bypass=args.bypass,
-            min_utilization=args.min_utilization,
-            seconds=args.seconds,
-            progress=told,
-        )
+        if network.size == 1:  # the bound of one layer's EDP is better than that of a network's
+            best = recipes.best_mapping(rows[0], hierarchy, args.objective, **options)
+            return mapped(best, network.names[0], float(network.count[0]))
+        return mapped(recipes.best_mappings(network, hierarchy, args.objective, progress=told, **options))
     except ValueError as error:
         text = str(error).replace("min_utilization", "--min-utilization")
         if not args.bypass:
             text = text.replace("let a tensor pass by", "let a tensor pass by (--bypass)")
-        raise UserError(f"layer {network.names[done[0]]}: {text}") from None
+        problems = [problem_of(row) for row in rows]  # like layers are searched once
+        distinct = list(dict.fromkeys(problems))
+        at = problems.index(distinct[done[0] % len(distinct)])
+        raise UserError(f"layer {network.names[at]}: {text}") from None
 
 
 def _sizes(args, network, hierarchy, progress) -> list[float] | None:
@@ -195,7 +196,7 @@ def run(args) -> int:
     """The command; see ``diffhw map --help``."""
     start_jax()
     from diffhw import mappings, report, workloads
-    from diffhw.report._loopnest import hardware_line, mapped, mapping_json, mapping_total
+    from diffhw.report._loopnest import hardware_line, mapping_json, mapping_total
 
     out = None if args.out is None else check_writable(args.out)
     folder = None if args.plots is None else check_writable(args.plots, "--plots")
@@ -204,8 +205,7 @@ def run(args) -> int:
     network = network.merged() if args.layer is None else _one_layer(network, args.layer)
     files, notes = [], []
     with Progress() as progress:
-        result = _solve(args, network, hierarchy, progress)
-        what = mapped(result)
+        what = _solve(args, network, hierarchy, progress)
         sizes = _sizes(args, network, hierarchy, progress)
         document = {
             "tool": "diffhw map",
@@ -234,7 +234,7 @@ def run(args) -> int:
     emit(report.level_table(what), "", *mapping_total(what))
     if sizes is not None and args.bypass:
         emit("mappings are counted with every tensor kept where it may be")
-    emit(f"found in {result.seconds:.3g} s")
+    emit(f"found in {what.seconds:.3g} s")
     for note in notes:
         emit(note)
     if files:

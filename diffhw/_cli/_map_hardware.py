@@ -10,6 +10,9 @@ _SPREAD = {"ws": ("k", "crs"), "os": ("k", "npq"), "is": ("npq", "crs")}
 """Loops over columns and over rows of a systolic array, by dataflow."""
 
 
+_HIERARCHY_FILES = ("a Timeloop architecture", "a ZigZag accelerator")
+
+
 def _accelerator(name: str):
     """(accelerator, its dataflow or None). Raises ValueError."""
     from diffhw import hardware, recipes
@@ -40,12 +43,16 @@ def find_hierarchy(name: str, spread: str | None):
     from diffhw import hardware
     from diffhw._files.documents import format_of
 
-    foreign = name.lower().endswith((".yaml", ".yml")) and os.path.isfile(name) and format_of(name)
-    if name in hardware.HIERARCHIES or foreign:
+    kind = ""
+    if name.lower().endswith((".yaml", ".yml")) and os.path.isfile(name):
+        kind = format_of(name)
+        if kind and kind not in _HIERARCHY_FILES:
+            raise UserError(f"--hardware {name} is {kind}: give {' or '.join(_HIERARCHY_FILES)}")
+    if name in hardware.HIERARCHIES or kind:
         if spread is not None:
             raise UserError(f"--spread is for accelerators: {name} says itself which loops may be spread")
         return hardware.hierarchy(name), ""
-    known = (*hardware.HIERARCHIES, *hardware.names())
+    known = tuple(dict.fromkeys([*hardware.HIERARCHIES, *hardware.names()]))
     if name not in known and not os.path.splitext(name)[1] and not os.path.exists(name):
         hint = nearest(name, known) or ";"
         raise UserError(f"unknown hardware {name!r}{hint} known are {', '.join(known)}, or a file")

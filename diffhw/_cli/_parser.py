@@ -158,9 +158,9 @@ def _map(add) -> None:
     option("--bypass", action="store_true", help="also choose which tensors pass a level by")
     option("--min-utilization", type=share, default=0.0, metavar="X",
            help="least share of the MACs in use, 0 to 1 (default: 0)")  # fmt: skip
-    option("--seconds", type=positive, default=20.0, metavar="S",
+    option("--seconds", type=positive, default=5.0, metavar="S",
            help="per search, of which EDP takes three a layer: then the answer is a proven gap "
-           "(default: 20)")  # fmt: skip
+           "(default: 5)")  # fmt: skip
     option("--spread", type=one_of("ws", "os", "is", "any"), metavar="ws|os|is|any",
            help="of an accelerator: loops that its PE grid spreads (default: as its dataflow, else "
            "ws)")  # fmt: skip

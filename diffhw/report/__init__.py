@@ -6,7 +6,14 @@ from diffhw.report._dataflow_picture import dataflow_picture
 from diffhw.report._export import layers_csv, to_json
 from diffhw.report._grid import Table
 from diffhw.report._html import html
-from diffhw.report._loopnest import level_table, mapping_slopes, mapping_table
+from diffhw.report._loopnest import (
+    hardware_line,
+    level_table,
+    mapped,
+    mapping_slopes,
+    mapping_table,
+    mapping_total,
+)
 from diffhw.report._loopnest_pictures import (
     convergence_band,
     energy_stack,
@@ -25,13 +32,16 @@ __all__ = [
     "dataflow_picture",
     "energy_stack",
     "gradient_tornado",
+    "hardware_line",
     "html",
     "latency_stack",
     "layers_csv",
     "level_table",
     "loop_nest",
+    "mapped",
     "mapping_slopes",
     "mapping_table",
+    "mapping_total",
     "pareto",
     "reuse_table",
     "roofline",

@@ -1,9 +1,11 @@
 """Mappings for reading: what they cost level by level, what binds them, and what each number is worth."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +13,18 @@ import numpy as np
 
 from diffhw.hardware import Hierarchy
 from diffhw.mappings import LOOPS
-from diffhw.models import TENSORS, Cost, level_cycles, loopnest, loopnest_counts
+from diffhw.models import (
+    TENSORS,
+    Cost,
+    LoopnestCounts,
+    TensorCounts,
+    level_cycles,
+    level_energy_pj,
+    loopnest,
+    loopnest_counts,
+)
 from diffhw.models._show import quantity
+from diffhw.numerics import maximum
 from diffhw.recipes import BestMapping, BestMappings
 from diffhw.report._grid import Table, column
 
@@ -30,23 +42,38 @@ __all__ = [
 ]
 
 UNITS = {"energy": "J", "latency": "s", "edp": "J s"}
+_PRICED = "priced energy"
 _OF_NETWORK = ("runs", "of all energy", "of all time")
 WORDS = {"energy": "energy", "latency": "latency", "edp": "EDP"}
 
 
-@jax.jit
+# Not compiled: a layer takes 0.1 s op by op, its program 2 to 7 s to compile, anew for every hierarchy.
 def _price(layer, hierarchy, nest):
     counts = loopnest_counts(layer, hierarchy, nest)
     return loopnest.layer(layer, hierarchy, nest), level_cycles(hierarchy, counts)
 
 
 @jax.jit
-def _slopes(layer, hierarchy, nest):
+def _slopes(hierarchy, words, instances, compute_cycles, macs):
+    """Slopes of (energy, cycles) in the hierarchy. Counts do not depend on its numbers: given, not traced."""
+    tensors = tuple({t: TensorCounts(*four) for t, four in level.items()} for level in words)
+    counts = LoopnestCounts(tensors, instances, compute_cycles, compute_cycles, cast(Any, None))
+
     def both(hierarchy):
-        cost = loopnest.layer(layer, hierarchy, nest)
-        return jnp.stack([cost.energy_pj, cost.cycles])
+        cycles = functools.reduce(maximum, level_cycles(hierarchy, counts))
+        leakage = hierarchy.static_w
+        for k, level in enumerate(hierarchy.levels):
+            leakage = leakage + level.leakage_w * hierarchy.instances(k)
+        parts = [*level_energy_pj(hierarchy, counts).values(), macs * hierarchy.mac_pj]
+        return jnp.stack([sum(parts) + cycles * (leakage / hierarchy.freq_hz * 1e12), cycles])
 
     return jax.jacrev(both)(hierarchy)
+
+
+def _slopes_of(layer, hierarchy, nest):
+    counts = loopnest_counts(layer, hierarchy, nest)
+    words = [{t: tuple(vars(n).values()) for t, n in level.items()} for level in counts.tensors]
+    return _slopes(hierarchy, words, counts.instances, counts.compute_cycles, layer.macs)
 
 
 def _double(tree):
@@ -73,8 +100,8 @@ class MappedLayer:
 
     @property
     def certificate(self) -> str:
-        """Short: "least EDP, proven", or how far at most."""
-        best, word = self.best, WORDS[self.best.objective]
+        """Short: what the layer's mapping is the least of ("least EDP, proven"), or how far at most."""
+        best, word = self.best, WORDS.get(self.best.objective, _PRICED)
         if best.proven:
             return f"least {word}, proven"
         if not math.isfinite(best.gap):
@@ -203,6 +230,9 @@ def mapping_table(
     notes = []
     if any(one.count != 1 for one in what.layers):
         notes.append("energy and cycles of one run; shares of all runs")
+    priced = [one.best.objective for one in rows if one.best.objective not in WORDS]
+    if priced:
+        notes.append(f"{_PRICED}: {priced[0]}, the trade that suits the network's EDP")
     if len(rows) < len(what.layers):
         notes.append(
             f"{len(what.layers) - len(rows)} more layers: "
@@ -264,16 +294,17 @@ def mapping_total(result) -> list[str]:
     ]
     word, unit = WORDS[what.objective], UNITS[what.objective]
     bound = quantity(what.in_unit(what.bound), unit)
+    alone = len(what.layers) == 1
+    none = f"no mapping of this layer has less {word}" if alone else f"no mappings have less {word} in all"
     if what.proven:
-        lines.append(f"proven: no mappings of these layers have less {word}")
+        lines.append(f"proven: {none} (perfect factors)")
     elif what.bound > 0:
         lines.append(
-            f"proven: no mappings of these layers have less {word} than {bound}; this is at most "
-            f"{100 * what.gap:.2g} % above"
+            f"proven: {none} than {bound} (perfect factors); this is at most {100 * what.gap:.2g} % above"
         )
-        if what.objective == "edp" and len(what.layers) > 1:
+        if what.objective == "edp" and not alone:
             lines.append(
-                "  (the bound multiplies bounds of the two sums; no single choice need reach both at once)"
+                "  (a product of two sums, bounded through them: a gap may stay though each layer is proven)"
             )
     else:
         lines.append(f"no lower bound of the {word} was found in the time given")
@@ -361,9 +392,9 @@ def mapping_slopes(result, objective: str | None = None) -> tuple[list[str], np.
 
     objective: "energy", "latency" or "edp" (default: the result's).  Returns the names of the numbers
     ("DRAM.read_pj"), d log objective / d log number of the network (numbers,), and per layer (layers,
-    numbers): of the layer alone. By `jax.jacrev` through `models.loopnest` in float64; mappings stay as they
-    are, so a capacity has no slope of its own (see `recipes.ski_slope`). Numbers that are 0 or inf, or
-    matter nowhere, are left out.
+    numbers): of the layer alone. By `jax.jacrev` through energy and cycles of `models.loopnest`, float64.
+    Mappings stay as they are, so a capacity has no slope of its own (see `recipes.ski_slope`). Numbers
+    that are 0 or inf, or matter nowhere, are left out.
     """
     what = mapped(result)
     objective = objective or what.objective
@@ -373,7 +404,7 @@ def mapping_slopes(result, objective: str | None = None) -> tuple[list[str], np.
     with jax.enable_x64(True):
         for one in what.layers:
             arguments = tuple(map(_double, (one.best.layer, one.best.hierarchy, one.best.nest)))
-            hierarchy, slopes = arguments[1], _slopes(*arguments)
+            hierarchy, slopes = arguments[1], _slopes_of(*arguments)
             paths, values = zip(*jax.tree_util.tree_flatten_with_path(hierarchy)[0], strict=True)
             names = [_name_of(path, hierarchy) for path in paths]
             rows.append(

@@ -4,6 +4,7 @@ how sure a search is over its seeds.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -84,7 +85,7 @@ def energy_stack(result):
             factor, unit = scaled_unit(largest, "J")
             ax = grid[0, 1]
             for x, one in enumerate(rows):
-                alone = energy_by_level(mapped(one.best, one.name, one.count))
+                alone = energy_by_level(replace(what, layers=(one,)))
                 _energy_bar(ax, x, alone, 1e-12 / factor, colours)
             _names(ax, rows)
             ax.set_ylabel(f"energy ({_micro(unit)})")
@@ -268,7 +269,7 @@ def ski_slope_picture(curves, found=None, title: str | None = None, labels: Sequ
         ax = grid[0, 0]
         every = [c.traffic_bytes[np.isfinite(c.traffic_bytes)] for c in curves]
         unit_bytes, unit = scaled_unit(float(max(part.max() for part in every)), "B")
-        loose = False
+        loose, built = False, set()
         for i, (curve, label) in enumerate(zip(curves, labels, strict=True)):
             colour = colours[i % len(colours)]
             sizes = curve.capacity_bytes / 1024
@@ -286,11 +287,13 @@ def ski_slope_picture(curves, found=None, title: str | None = None, labels: Sequ
             if math.isfinite(least):
                 ax.plot(
                     size / 1024, least / unit_bytes, "o", ms=9, mfc="none", mew=1.6, color=colour,
-                    label=f"as built: {_size_text(size)}",
+                    label=f"as built: {_size_text(size)}" if size not in built else None,
                 )  # fmt: skip
+                built.add(size)
         floors = sorted({curve.compulsory_bytes for curve in curves})
-        for floor in floors:
-            ax.axhline(floor / unit_bytes, color=COLOURS["black"], ls="--", lw=1)
+        for i, curve in enumerate(curves):
+            line = COLOURS["black"] if len(floors) == 1 else colours[i % len(colours)]
+            ax.axhline(curve.compulsory_bytes / unit_bytes, color=line, ls="--", lw=1)
         ax.plot([], [], color=COLOURS["black"], ls="--", lw=1, label="compulsory: each word once")
         high = max(part.max() for part in every)
         if found is not None:
@@ -305,7 +308,7 @@ def ski_slope_picture(curves, found=None, title: str | None = None, labels: Sequ
         ax.xaxis.set_major_formatter(lambda value, _: _size_text(value * 1024))
         ax.set_ylim(min(floors) / unit_bytes / 1.25, high / unit_bytes * 1.25)
         decades(ax.yaxis, np.array([floors[0], high]) / unit_bytes)
-        what = curves[0].level if len(curves) == 1 else "the buffer"
+        what = curves[0].level if len({curve.level for curve in curves}) == 1 else "the buffer"
         ax.set(xlabel=f"size of {what}", ylabel=f"least DRAM traffic ({unit})")
         head = title or ""
         if loose:
