@@ -104,7 +104,7 @@ def run(args) -> int:
     from diffhw import hardware, mappings, recipes, workloads
     from diffhw._cli._progress import Progress
 
-    network = workloads.load(args.networks[0], batch=args.batch)
+    network = workloads.load(args.networks[0], batch=args.batch).merged()
     with Progress("uJ x cycles") as progress:
         note = lambda spent, edp: progress("search", spent, args.samples, edp)
         result = recipes.dosa(
@@ -124,7 +124,7 @@ def run(args) -> int:
         "result.json": lambda path: path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8"),
     }
     for name, nest in zip(network.names, result.nests, strict=True):
-        safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
+        safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in name.split(" (+")[0])
         writers[f"{safe}.map.yaml"] = lambda path, nest=nest: mappings.write_timeloop_mapping(
             nest, result.hierarchy, path
         )

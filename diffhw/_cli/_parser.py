@@ -201,7 +201,7 @@ def _validate(add) -> None:
     option(
         "--architectures",
         metavar="FILE",
-        help="timeloop and zigzag only (default: architectures.json beside each table)",
+        help="timeloop and zigzag only (default: beside each table)",
     )
     option("--json", action="store_true", help="print one JSON object on standard output")
 

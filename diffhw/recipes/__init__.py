@@ -13,6 +13,8 @@ from diffhw.recipes._map import (
     best_mappings,
     mapping_space_size,
 )
+from diffhw.recipes._map_search import MappingSearch, search_mappings
+from diffhw.recipes._map_space import mapping_space
 from diffhw.recipes._marvel import (
     MARVEL_RULES,
     MARVEL_STYLES,
@@ -38,6 +40,7 @@ __all__ = [
     "DataflowSearch",
     "Design",
     "DosaResult",
+    "MappingSearch",
     "MarvelResult",
     "MarvelSpace",
     "Rival",
@@ -55,6 +58,7 @@ __all__ = [
     "exact_dataflow_costs",
     "map_layer",
     "map_network",
+    "mapping_space",
     "mapping_space_size",
     "marvel",
     "marvel_joint",
@@ -62,6 +66,7 @@ __all__ = [
     "marvel_space",
     "marvel_styles",
     "read_design",
+    "search_mappings",
     "ski_slope",
     "write_design",
 ]

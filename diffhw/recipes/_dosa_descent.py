@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from diffhw.mappings import LOOPS, ORDERS
+from diffhw.mappings import ORDERS
 from diffhw.recipes._dosa_space import (
     AT,
+    GROUPS,
     MAX_SIDE,
     PLACES,
     STREAMED,
@@ -43,7 +44,7 @@ def _snap(table, rest, target, limit):
 def _decode(theta, table, extents, temperature) -> Plan:
     """A legal plan of one layer; straight-through gradients in logarithms."""
     through = lambda hard, log: hard * jnp.exp(log - lax.stop_gradient(log))
-    free = jnp.full(len(LOOPS), 1e9)
+    free = jnp.where(GROUPS, 1.0, 1e9)
     c, k = AT["c"], AT["k"]
     streams = _snap(table, extents, theta["t0"], jnp.where(STREAMED, 1e9, 1.0))
     rest = extents / streams

@@ -32,8 +32,10 @@ __all__ = [
 AT = {d: i for i, d in enumerate(LOOPS)}
 PLACES = np.array([[loop_order(order)[d] for d in LOOPS] for order in ORDERS.values()], np.float32)
 """Places of each loop under each order of the menu, shape (orders, 8)."""
-STREAMED = np.array([d in "npqg" for d in LOOPS])
+STREAMED = np.array([d in "npq" for d in LOOPS])
 """Loops that may run at the registers: a PE holds one weight word."""
+GROUPS = np.array([d == "g" for d in LOOPS])
+"""Groups share no word, so they run at the DRAM: inside, they would only take room."""
 MAX_SIDE = 128
 
 
@@ -106,12 +108,12 @@ def outermost(plan: Plan, extents: Array) -> Array:
 
 
 def nest_of(plan: Plan, extents: Array) -> LoopNest:
-    """The loop nest of a plan; groups are left to the DRAM."""
+    """The loop nest of a plan; groups run at the DRAM."""
     outside = outermost(plan, extents)
     levels = []
     for m in range(4):
         factors = outside if m == 3 else plan.time[m]
-        used = [d for d in LOOPS if d != "g" and (m > 0 or d in "npq")]
+        used = [d for d in LOOPS if (m == 3 if d == "g" else m > 0 or d in "npq")]
         levels.append(
             LoopLevel(
                 temporal={d: factors[AT[d]] for d in used},

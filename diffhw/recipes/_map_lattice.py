@@ -208,7 +208,8 @@ class Lattice:
         for axis in axes:
             moved = np.moveaxis(found, len(lead) + axis, 0)
             for i in range(1, moved.shape[0]):
-                operation(moved[i], moved[i - 1], out=moved[i])
+                # Slices, since an index would take a copy where the lattice has this one axis only.
+                operation(moved[i : i + 1], moved[i - 1 : i], out=moved[i : i + 1])
         return found.reshape(*lead, *self.shape)
 
     def tile(self, level: int, d: str) -> np.ndarray:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-__all__ = ["ColumnScore", "Table", "ValidationReport", "digits_printed", "read_table"]
+__all__ = ["ColumnScore", "Table", "ValidationReport", "architectures_beside", "digits_printed", "read_table"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,14 @@ class Table:
                 f"needs a whole number >= {lowest}, got {text!r}"
             )
         return int(value)
+
+
+def architectures_beside(path) -> Path:
+    """The architectures of a table: architectures.json beside it, or X_architectures.json of an X_*.csv."""
+    path = Path(path)
+    usual = path.parent / "architectures.json"
+    own = path.parent / f"{path.stem.split('_')[0]}_architectures.json"
+    return own if own.exists() and not usual.exists() else usual
 
 
 def read_table(path, needed: Iterable[str]) -> Table:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from diffhw.models import Links, LoopnestCounts, loopnest_counts
-from diffhw.validation._table import ColumnScore, read_table
+from diffhw.validation._table import ColumnScore, architectures_beside, read_table
 from diffhw.validation._timeloop_read import (
     COUNTS,
     Architecture,
@@ -72,7 +72,7 @@ def validate_timeloop(
         report.columns = {name: ColumnScore() for name in TIMELOOP_COLUMNS}
         known, runs = {}, []
         for path in plain:
-            beside = Path(path).parent / "architectures.json" if architectures is None else architectures
+            beside = architectures_beside(path) if architectures is None else architectures
             if beside not in known:
                 known[beside] = read_architectures(beside)
             runs += read_runs(path, known[beside])

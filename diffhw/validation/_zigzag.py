@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from diffhw.validation._table import ColumnScore, ValidationReport
+from diffhw.validation._table import ColumnScore, ValidationReport, architectures_beside
 from diffhw.validation._zigzag_loopnest import Moved, loopnest_moved
 from diffhw.validation._zigzag_read import Row, Unanswerable, read_architectures, read_rows
 from diffhw.validation._zigzag_replay import DIRECTIONS, ZigzagAnswer, ZigzagRun, zigzag_replay
@@ -96,7 +96,7 @@ def validate_zigzag(
     rows: list[Row] = []
     known: dict = {}
     for path in paths:
-        beside = Path(path).parent / "architectures.json" if architectures is None else architectures
+        beside = architectures_beside(path) if architectures is None else architectures
         if beside not in known:
             known[beside] = read_architectures(beside)
         rows += read_rows(path, known[beside])

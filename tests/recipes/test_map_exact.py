@@ -24,6 +24,7 @@ CASES = [
     ("gemmini", 1.0, dict(k=4, c=4, p=4)),
     ("gemmini", 0.002, dict(k=2, c=2, p=4, r=3)),
     ("gemmini", 0.01, dict(k=2, p=3, q=3, r=2, stride_h=2)),
+    ("gemmini", 1.0, dict(g=8)),  # one loop of one prime
     ("gemmini", 0.002, dict(n=2, c=3, p=2, r=3, stride_h=3, dilation_h=2)),
     ("gemmini", 0.002, dict(g=3, k=2, p=4, r=2)),
     ("eyeriss_like", 0.01, dict(k=2, c=2, p=3)),
@@ -46,8 +47,9 @@ def test_finds_what_trying_everything_finds(name, share, sizes):
         np.testing.assert_allclose(best.score, want, rtol=2e-9)
 
 
-def test_counts_every_mapping():
-    layer, chip = Layer.create(k=4, c=2, p=4, q=1, r=2), shrunk("gemmini", 0.002)
+@pytest.mark.parametrize("sizes", [dict(k=4, c=2, p=4, q=1, r=2), dict(g=8, p=1, q=1)])
+def test_counts_every_mapping(sizes):
+    layer, chip = Layer.create(**sizes), shrunk("gemmini", 0.002)
     arrays = mapping_brute.all_nests(layer, chip, 10**6)
     _, _, feasible = mapping_brute.price(layer, chip, arrays)
     assert recipes.mapping_space_size(layer, chip, valid_only=False) == len(feasible)
