@@ -141,7 +141,7 @@ def dosa(
     ends = np.stack(
         [np.asarray(sizes.side), np.asarray(sizes.accumulator_kb), np.asarray(sizes.scratchpad_kb)], 1
     )
-    refiner = Refiner(problem, area_mm2)
+    refiner = Refiner(problem, area_mm2, samples - spent)
     extents = np.asarray(problem.extents)
 
     def note(more, edp):

@@ -120,13 +120,17 @@ def _spatial_near(levels: list[dict], row, side: float) -> list[tuple[np.ndarray
 
 
 class Refiner:
-    """Exact mappings of every layer within a hardware's limits, counted."""
+    """Exact mappings of every layer within a hardware's limits, counted.
 
-    def __init__(self, problem: Problem, area_mm2: float = math.inf):
-        self.problem, self.area_mm2 = problem, area_mm2
+    limit: samples that a remapping may reach; it gives up before a layer that may take it further.
+    """
+
+    def __init__(self, problem: Problem, area_mm2: float = math.inf, limit: float = math.inf):
+        self.problem, self.area_mm2, self.limit = problem, area_mm2, limit
         self.counts = np.asarray(problem.counts, float)[: len(problem.rows)]
         self.evaluated = 0
         self.dearest = 0.0
+        self._dearest_layer = 0
 
     @property
     def samples(self) -> float:
@@ -162,11 +166,16 @@ class Refiner:
         return total
 
     def remap(self, design: DosaDesign, sizes, room: int = 4) -> DosaDesign:
-        """Every layer's best mapping at the network's price of a cycle, within ``sizes``; hardware shrunk."""
+        """Every layer's best mapping at the network's price of a cycle, within ``sizes``; hardware shrunk.
+
+        The design itself where the limit comes first.
+        """
         before = self.samples
         energy, cycles = design.totals
         chip, levels = gemmini(*sizes), []
         for row, (one, _, _) in zip(self.problem.rows, design.layers, strict=True):
+            if self.samples + 1 + 2 * self._dearest_layer / len(self.problem.rows) > self.limit:
+                return design
             queue = MappingQueue(row, chip, choices=_spatial_near(one, row, sizes[0]))
             narrow = max(one[1].get("y", {}).get("c", 1), one[2].get("x", {}).get("k", 1)) > sizes[0]
             start = None if narrow else queue.searcher(0).found(energy / cycles, one)
@@ -174,6 +183,7 @@ class Refiner:
             width = room if start is not None else 4 * room  # what no longer fits deserves a wider look
             found, choice, _ = queue.solve(energy / cycles, width, math.inf, start, wide=False)
             self.evaluated += queue.evaluated
+            self._dearest_layer = max(self._dearest_layer, queue.evaluated)
             levels.append(one if choice < 0 else queue.levels(found, choice))
         self.dearest = max(self.dearest, self.samples - before)
         return self.price(derived_sizes(levels, self.problem.rows), levels)
@@ -216,7 +226,7 @@ def refine_design(
     """Remapping within the hardware's limits, moved a little, as long as samples and time last."""
     best, begin, tried = design, time.perf_counter(), set()
     moves, room = [(1.0, 1.0, 1.0)], 4
-    while refiner.samples + 1.25 * refiner.dearest < samples and time.perf_counter() - begin < seconds:
+    while refiner.samples + refiner.dearest < samples and time.perf_counter() - begin < seconds:
         if not moves:  # nothing near helps: a wider look, and further away
             room = 12
             spread = np.exp(0.4 * rng.normal(size=(8, 2)))
