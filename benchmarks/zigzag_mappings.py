@@ -19,6 +19,7 @@ from rich.progress import track
 from benchmarks._common import table, write
 from diffhw.models import loopnest
 from diffhw.recipes import best_mapping
+from diffhw.validation._table import architectures_beside
 from diffhw.validation._zigzag_loopnest import Nested, as_loopnest
 from diffhw.validation._zigzag_read import Unanswerable, read_architectures, read_rows
 
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--architectures", type=Path)
     parser.add_argument("--limit", type=int, default=1000, help="partial mappings kept per level")
     args = parser.parse_args()
-    architectures = read_architectures(args.architectures or args.rows.parent / "architectures.json")
+    architectures = read_architectures(args.architectures or architectures_beside(args.rows))
     runs = [row for row in read_rows(args.rows, architectures)]
     gains, gaps, by_arch, worse, skipped, begin = [], [], {}, [], {}, time.perf_counter()
     for row in track(runs, description="layers"):

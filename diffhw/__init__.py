@@ -16,6 +16,7 @@ _ROOMS = (
     "mappings",
     "models",
     "numerics",
+    "quantization",
     "recipes",
     "report",
     "search",

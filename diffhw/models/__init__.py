@@ -1,5 +1,15 @@
 """WHAT IT COSTS: cost models; each is ``model(network, hw, mapping, precision) -> Cost``."""
 
+from diffhw.models._bits import (
+    SERIAL_OPERANDS,
+    bit_fusion,
+    bit_precision,
+    bit_serial,
+    bops,
+    brick_slices,
+    fixed_array,
+    model_size,
+)
 from diffhw.models._cost import Cost
 from diffhw.models._dataflow import dataflow
 from diffhw.models._dataflow_counts import DataflowCounts, dataflow_counts, nest_of
@@ -13,6 +23,7 @@ from diffhw.models._roofline import compulsory_bytes, roofline
 from diffhw.models._systolic import ArrayCounts, array_counts, systolic
 
 __all__ = [
+    "SERIAL_OPERANDS",
     "TENSORS",
     "TENSOR_LAYOUTS",
     "TILE_LOOPS",
@@ -27,15 +38,22 @@ __all__ = [
     "Model",
     "TensorCounts",
     "array_counts",
+    "bit_fusion",
+    "bit_precision",
+    "bit_serial",
+    "bops",
+    "brick_slices",
     "compulsory_bytes",
     "dataflow",
     "dataflow_counts",
     "dataflow_requirements",
+    "fixed_array",
     "level_cycles",
     "level_energy_pj",
     "locality",
     "loopnest",
     "loopnest_counts",
+    "model_size",
     "nest_of",
     "roofline",
     "systolic",
