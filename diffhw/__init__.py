@@ -21,6 +21,7 @@ _ROOMS = (
     "report",
     "search",
     "spaces",
+    "training",
     "validation",
     "workloads",
 )

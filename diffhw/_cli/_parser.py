@@ -82,6 +82,19 @@ def one_of(*names: str) -> Callable[[str], str]:
     return check
 
 
+def words(text: str) -> list[str]:
+    """Names between commas; "none" for none."""
+    found = [word.strip() for word in text.split(",")]
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"must be names with commas between them, got {text!r}")
+    return [] if found == ["none"] else found
+
+
+def auto_or_whole(text: str) -> int | None:
+    """A whole number >= 1, or None for "auto"."""
+    return None if text == "auto" else whole(1)(text)
+
+
 def _codesign(add) -> None:
     command = add(
         "codesign", "find the best accelerator for one or several networks, and prove how good it is"
@@ -172,6 +185,72 @@ def _map(add) -> None:
     option("--json", action="store_true", help="print one JSON object on standard output")
 
 
+def _sweep(add) -> None:
+    command = add("sweep", "evaluate millions to billions of designs; a kill loses nothing")
+    command.add_argument(
+        "networks", nargs="+", metavar="NETWORK", help="zoo name, or a file (.onnx, .csv, .m, ZigZag .yaml)"
+    )
+    option = command.add_argument
+    option("--space", required=True, metavar="FILE",
+           help="YAML: the base design and what is variable in it (docs/sweep.md)")  # fmt: skip
+    option("--model", type=one_of("systolic", "dataflow", "loopnest"), metavar="systolic|dataflow|loopnest",
+           help="cost model (default: the file's, else systolic)")  # fmt: skip
+    option("--objective", default="edp", metavar="NAME",
+           help="figure to make small: edp, latency_s, energy_pj, area_mm2, power_w, cycles, idle, "
+           "dram_bytes (default: edp)")  # fmt: skip
+    option("--pareto", type=words, default=["latency_s", "energy_pj", "area_mm2"], metavar="NAME,NAME",
+           help="axes of the Pareto set, or none (default: latency_s,energy_pj,area_mm2)")  # fmt: skip
+    option("--top-k", type=whole(1, 10_000), default=10, metavar="K", help="best designs kept (default: 10)")
+    amount = command.add_mutually_exclusive_group()
+    amount.add_argument("--budget", type=whole(1), metavar="N", help="designs to evaluate (default: all)")
+    amount.add_argument("--all", action="store_true", help="all, even if these are more than 10^10")
+    option("--order", type=one_of("enumerate", "random", "low-discrepancy"),
+           metavar="enumerate|random|low-discrepancy",
+           help="which designs first (default: enumerate if all are visited, else random)")  # fmt: skip
+    option("--combine", type=one_of("sum", "worst"), default="sum", metavar="sum|worst",
+           help="of several networks: one after the other, or the worst of them (default: sum)")  # fmt: skip
+    option("--dataflow", metavar="NAME", help="where it is no variable: os, ws, is, or a style")
+    option("--layer", metavar="NAME", help="loopnest: the layer whose mappings are swept")
+    option("--mapping", metavar="FILE|DIR", help="loopnest: Timeloop mappings to keep instead")
+    option("--batch", type=whole(1), default=1, metavar="N", help="inferences run together (default: 1)")
+    option("--record", nargs="?", const=True, type=words, metavar="NAME,NAME",
+           help="write every design to Parquet (needs pyarrow), all figures or these")  # fmt: skip
+    option("--chunk", type=auto_or_whole, metavar="auto|N", help="designs per saved chunk (default: auto)")
+    option("--seed", type=whole(0, 2**31 - 1), default=0, metavar="S", help="of the order (default: 0)")
+    option("--hosts", type=whole(1), metavar="N",
+           help="processes that share DIR, which all must see (default: 1, or what SLURM says)")  # fmt: skip
+    option("--host-id", type=whole(0), metavar="I", help="which of them this one is, from 0")
+    option("--coordinator", metavar="HOST:PORT",
+           help="start jax.distributed there first; only for devices that need it")  # fmt: skip
+    option("--json", action="store_true", help="print one JSON object on standard output and nothing else")
+    option("--out", default="diffhw-sweep", metavar="DIR",
+           help="folder of the sweep; the same command goes on there (default: ./diffhw-sweep)")  # fmt: skip
+
+
+def _recipe(add) -> None:
+    command = add("recipe", "run a published system: aqgan (bit widths for a wished accuracy and budget)")
+    command.add_argument("name", choices=["aqgan"], metavar="RECIPE", help="aqgan")
+    option = command.add_argument
+    option("--network", default="mobilenet_v2_small", metavar="NAME",
+           help="mobilenet_v2_small, shufflenet_v2_small, squeezenet_small, mnasnet_small, "
+           "efficientnet_small (default: mobilenet_v2_small)")  # fmt: skip
+    option("--data", default="digits", metavar="NAME|PATH",
+           help="digits, or a path: CIFAR-10, folders of images, .npz (default: digits)")  # fmt: skip
+    option("--accuracy", type=share, metavar="A", help="wished, 0 to 1 (default: the highest in the budget)")
+    option("--budget-kb", type=positive, metavar="KB", help="most for the weights, in 1000 bytes")
+    option("--max-bits", type=whole(1, 16), default=8, metavar="B", help="widest weights (default: 8)")
+    option("--keep", type=whole(1, 64), default=8, metavar="K", help="configurations shown (default: 8)")
+    option("--evaluations", type=whole(100), default=6000, metavar="N",
+           help="network evaluations for the training set (default: 6000)")  # fmt: skip
+    option("--epochs", type=whole(1), default=120, metavar="N", help="of the network (default: 120)")
+    option("--kind", type=one_of("autoregressive", "adversarial"), default="autoregressive",
+           metavar="autoregressive|adversarial", help="family of the generator")  # fmt: skip
+    option("--seed", type=whole(0, 2**31 - 1), default=0, metavar="S", help="(default: 0)")
+    option("--json", action="store_true", help="print one JSON object on standard output and nothing else")
+    option("--out", default="diffhw-aqgan", metavar="DIR",
+           help="network, generator and answer are kept here; the next wish reuses them")  # fmt: skip
+
+
 def _lists(add) -> None:
     command = add("networks", "list the networks, or describe one")
     command.add_argument("name", nargs="?", metavar="NAME", help="zoo name or file")
@@ -227,7 +306,7 @@ def build() -> argparse.ArgumentParser:
         )
         return command
 
-    for fill in (_codesign, _cost, _map, _lists, _validate):
+    for fill in (_codesign, _cost, _map, _sweep, _recipe, _lists, _validate):
         fill(add)
     return parser
 

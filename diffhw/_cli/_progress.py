@@ -14,6 +14,7 @@ _STAGES = {
     "certificate": "certifying: every legal design",
     "report": "explaining",
     "validate": "replaying",
+    "sweep": "sweeping",
 }
 _EVERY_S = 5.0
 
@@ -21,7 +22,7 @@ _EVERY_S = 5.0
 class Progress:
     """Callable as ``progress(stage, done, total, best)``; a context manager. Writes to standard error only.
 
-    unit: of ``best``.
+    unit: of ``best``.  note: more to say, such as the rate.
     """
 
     def __init__(self, unit: str = ""):
@@ -60,8 +61,11 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def __call__(self, stage: str, done: float, total: float, best: float | None = None) -> None:
+    def __call__(
+        self, stage: str, done: float, total: float, best: float | None = None, note: str = ""
+    ) -> None:
         text = f"best {quantity(best, self.unit)}" if best is not None and math.isfinite(best) else ""
+        text = ", ".join(part for part in (text, note) if part)
         if self._bar is not None:
             self._show(stage, done, total, text)
             return

@@ -4,6 +4,8 @@ import difflib
 import os
 from pathlib import Path
 
+from jax.core import Tracer
+
 from diffhw import numerics
 from diffhw.hardware._accelerator import Accelerator
 from diffhw.hardware._hierarchy import Hierarchy, Memory
@@ -173,6 +175,19 @@ def simba_like(pe_x=4, pe_y=4, glb_kb=64) -> Hierarchy:
     return Hierarchy.create(levels=levels, mac_pj=0.56)
 
 
+def _one_per_pe(level, hw: Accelerator) -> bool:
+    """Whether the level sits beside the PEs: that shapes the hierarchy, so it must not be traced."""
+    traced = isinstance(level.instances, Tracer)
+    if isinstance(hw.pes, Tracer) and not traced and float(level.instances) == 1:
+        return False
+    if traced or isinstance(hw.pes, Tracer):
+        raise ValueError(
+            f"level {level.name!r} has several instances: rows, cols and instances cannot vary, or it is not "
+            "known whether it sits beside the PEs"
+        )
+    return bool(level.instances >= hw.pes)
+
+
 def _of_accelerator(hw: Accelerator) -> Hierarchy:
     tech = hw.technology
     leaks = tech.logic_leakage_w_per_mm2
@@ -195,7 +210,7 @@ def _of_accelerator(hw: Accelerator) -> Hierarchy:
     ]
     spread = False
     for level in hw.levels:
-        beside = not spread and bool(level.instances >= hw.pes)
+        beside = not spread and _one_per_pe(level, hw)
         bytes_ = level.capacity_bytes
         read = tech.sram_read_pj_per_bit(bytes_, level.word_bits) * level.word_bits
         ports = {

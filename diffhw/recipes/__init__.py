@@ -1,5 +1,7 @@
 """PUBLISHED SYSTEMS and the main job, one file each: the only place where a model and a search meet."""
 
+from diffhw.recipes._aqgan import Aqgan, AqganAnswer, aqgan, load_aqgan, sample_bits
+from diffhw.recipes._bit_problem import BitProblem, Ledger, bit_problem
 from diffhw.recipes._codesign import codesign
 from diffhw.recipes._dataflow_choice import SingleStyle, StyleChoice, best_styles, exact_dataflow_costs
 from diffhw.recipes._dataflow_search import DataflowSearch, evolve_dataflow, map_layer, map_network
@@ -28,18 +30,25 @@ from diffhw.recipes._marvel import (
 )
 from diffhw.recipes._result import Assumption, Certificate, CodesignResult, Rival, Sensitivity
 from diffhw.recipes._ski_slope import SkiSlope, ski_slope
+from diffhw.recipes._space_file import SpaceFile, read_space
+from diffhw.recipes._sweep import METRICS, SweepProblem, run_sweep, sweep, sweep_problem
 
 __all__ = [
     "MARVEL_RULES",
     "MARVEL_STYLES",
+    "METRICS",
+    "Aqgan",
+    "AqganAnswer",
     "Assumption",
     "BestMapping",
     "BestMappings",
+    "BitProblem",
     "Certificate",
     "CodesignResult",
     "DataflowSearch",
     "Design",
     "DosaResult",
+    "Ledger",
     "MappingSearch",
     "MarvelResult",
     "MarvelSpace",
@@ -47,15 +56,20 @@ __all__ = [
     "Sensitivity",
     "SingleStyle",
     "SkiSlope",
+    "SpaceFile",
     "StyleChoice",
+    "SweepProblem",
+    "aqgan",
     "best_mapping",
     "best_mappings",
     "best_styles",
+    "bit_problem",
     "codesign",
     "dosa",
     "dosa_bound",
     "evolve_dataflow",
     "exact_dataflow_costs",
+    "load_aqgan",
     "map_layer",
     "map_network",
     "mapping_space",
@@ -66,7 +80,12 @@ __all__ = [
     "marvel_space",
     "marvel_styles",
     "read_design",
+    "read_space",
+    "run_sweep",
+    "sample_bits",
     "search_mappings",
     "ski_slope",
+    "sweep",
+    "sweep_problem",
     "write_design",
 ]

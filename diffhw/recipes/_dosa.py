@@ -110,7 +110,7 @@ def dosa(
     default: what the budget leaves.  rate: of Adam, in logarithms of factors.  refine: share of the
     budget for the exact remapping.  gradient_cost: samples that a value with gradient counts.
     area_mm2: budget (`gemmini_area_mm2`: 40 nm, ours); inf leaves the hardware to the mappings, as DOSA does.
-    seconds: most that refinement may take; where time ends it before the samples do, results differ by machine.
+    seconds: most that refinement may take; where it ends before the samples, results differ by machine.
     progress: called with samples spent and the best EDP (uJ x cycles).
     Hardware follows the mappings as in DOSA (array square, whole KiB, no limit but side <= 128).
     """

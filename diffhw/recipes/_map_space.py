@@ -25,7 +25,17 @@ from diffhw.recipes._map_lattice import factorise
 from diffhw.spaces import Order, Space, Tiling
 from diffhw.workloads import Layer
 
-__all__ = ["MENU", "PLACES", "Genomes", "Layout", "MapSlot", "TilesAndOrders", "genome_cost", "mapping_space"]
+__all__ = [
+    "MENU",
+    "PLACES",
+    "Genomes",
+    "Layout",
+    "MapSlot",
+    "TilesAndOrders",
+    "genome_cost",
+    "mapping_space",
+    "mapping_template",
+]
 
 MENU = {**ORDERS, "w-pr": "prqnsckg", "w-qs": "qspnrckg", "o-rp": "rpscqnkg", "o-sq": "sqrcpnkg"}
 """`mappings.ORDERS` and those in which a slide goes on from an output loop to a filter loop or back."""
@@ -53,7 +63,7 @@ def _slots_of(hierarchy: Hierarchy) -> dict[str, tuple[MapSlot, ...]]:
         slots = [MapSlot(k, "temporal") for k in range(len(hierarchy.levels))]
         for k, level in enumerate(hierarchy.levels):
             for kind in ("spatial_x", "spatial_y"):
-                if d in getattr(level, kind) and _fan(level, kind) > 1:
+                if d in getattr(level, kind) and float(getattr(level, f"fanout_{kind[-1]}")) > 1:
                     slots.append(MapSlot(k, kind))
         found[d] = tuple(slots)
     return found
@@ -140,6 +150,14 @@ def mapping_space(layer: Layer, hierarchy: Hierarchy, *, keeps: tuple[str, ...] 
     """
     if keeps is not None:
         hierarchy = hierarchy.keeping(keeps)
+    return Space(mapping_template(layer, hierarchy))
+
+
+def mapping_template(layer: Layer, hierarchy: Hierarchy) -> TilesAndOrders:
+    """What `mapping_space` is a space of: to stand in a larger design, beside hardware with variables.
+
+    hierarchy: concrete, the largest that factors are to fit; see `mapping_space` for the errors.
+    """
     slots, depth = _slots_of(hierarchy), len(hierarchy.levels)
     tiles: dict = {}
     for d in LOOPS:
@@ -148,7 +166,7 @@ def mapping_space(layer: Layer, hierarchy: Hierarchy, *, keeps: tuple[str, ...] 
         one = tuple(numerics.as_float(1) for _ in limits)
         tiles[d] = Tiling(extent, len(limits), limits=limits) if extent > 1 else one
     orders: tuple = tuple(Order(MENU) for _ in range(depth - 1))
-    return Space(TilesAndOrders(tiles=tiles, orders=orders, slots=tuple(slots.items()), depth=depth))
+    return TilesAndOrders(tiles=tiles, orders=orders, slots=tuple(slots.items()), depth=depth)
 
 
 def _whole(layer: Layer, d: str) -> int:

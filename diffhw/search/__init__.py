@@ -8,6 +8,8 @@ from diffhw.search._random import local_search, random_search
 from diffhw.search._refine import default_blocks, refine
 from diffhw.search._result import Designs, SearchResult
 from diffhw.search._surrogate import Surrogate, fit_surrogate
+from diffhw.search._sweep import sweep
+from diffhw.search._sweep_result import SweepDesigns, SweepResult, SweepStatus
 
 __all__ = [
     "Condition",
@@ -15,6 +17,9 @@ __all__ = [
     "Generator",
     "SearchResult",
     "Surrogate",
+    "SweepDesigns",
+    "SweepResult",
+    "SweepStatus",
     "default_blocks",
     "diversity",
     "enumeration",
@@ -26,4 +31,5 @@ __all__ = [
     "nondominated",
     "random_search",
     "refine",
+    "sweep",
 ]

@@ -126,7 +126,7 @@ class Generator:
 
     def predict(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Metrics of index vectors (n, V): by the table where there is one, else by the surrogate."""
-        guessed = np.asarray(self.surrogate(jnp.asarray(indices, jnp.int32)), np.float64)
+        guessed = self.surrogate.predict(indices)
         found = {name: guessed[..., i] for i, name in enumerate(self.surrogate.names)}
         return found | {one.name: one.value(indices) for one in self.conditions if one.table is not None}
 

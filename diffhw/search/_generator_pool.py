@@ -9,10 +9,7 @@ from diffhw.search._surrogate import Surrogate
 
 __all__ = ["conditioned_pool", "random_designs"]
 
-_CHUNK = 16_384
-
-
-_predict = jax.jit(lambda surrogate, designs: surrogate(designs))
+_CHAINS = 16_384
 
 
 def random_designs(rng: np.random.Generator, sizes: Sequence[int], n: int) -> np.ndarray:
@@ -32,10 +29,7 @@ def _labels(surrogate: Surrogate, conditions, designs: np.ndarray) -> np.ndarray
             columns.append(one.value(designs))
             continue
         if guessed is None:
-            padding = -len(designs) % _CHUNK
-            padded = np.concatenate([designs, np.zeros((padding, designs.shape[1]), designs.dtype)])
-            parts = [_predict(surrogate, padded[s : s + _CHUNK]) for s in range(0, len(padded), _CHUNK)]
-            guessed = np.concatenate([np.asarray(part) for part in parts])[: len(designs)]
+            guessed = surrogate.predict(designs)
         columns.append(guessed[:, surrogate.names.index(one.name)])
     return np.stack(columns, axis=1).astype(np.float64)
 
@@ -70,7 +64,7 @@ def conditioned_pool(
             low[i] = one.base + sum(row.min() for row in rows)
             high[i] = one.base + sum(row.max() for row in rows)
     span = np.maximum(high - low, 1e-9)
-    chains = min(_CHUNK, max(64, (size - size // 3) // 4))
+    chains = min(_CHAINS, max(64, (size - size // 3) // 4))
     here = random_designs(rng, surrogate.sizes, chains)
     now = _labels(surrogate, conditions, here)
     places = rng.random((chains, len(conditions)))

@@ -28,9 +28,10 @@ class Keeper:
         """Writes the state after ``step`` steps of a phase."""
         if self.path is None:
             return
-        arrays = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(carry))}
+        arrays: dict = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(carry))}
+        arrays |= {"where": np.array([phase, step]), "identity": np.array(self.identity)}
         part = self.path.with_name(self.path.name + ".part.npz")
-        np.savez(part, where=np.array([phase, step]), identity=np.array(self.identity), **arrays)
+        np.savez(part, **arrays)
         part.replace(self.path)
 
     def restore(self, phase: int, carry):

@@ -18,6 +18,7 @@ __all__ = ["Surrogate", "fit_surrogate"]
 
 _HUBER = 0.05  # of the range of a metric
 _BINS = 30
+_PART = 2048  # designs predicted per compiled call
 _CHUNK = 250  # steps per compiled call, between which progress is told
 
 
@@ -35,7 +36,7 @@ class Surrogate:
     sizes: tuple[int, ...] = struct.field(pytree_node=False)
     names: tuple[str, ...] = struct.field(pytree_node=False)
 
-    def one_hot(self, indices: Array) -> Array:
+    def one_hot(self, indices: Array | np.ndarray) -> Array:
         """(..., V, B) with B the largest size."""
         return jax.nn.one_hot(indices, max(self.sizes), dtype=float)
 
@@ -46,8 +47,22 @@ class Surrogate:
         low = self.low.reshape((1,) * (unit.ndim - 1) + (-1,))
         return low + unit * (self.high - self.low).reshape(low.shape)
 
-    def __call__(self, indices: Array) -> Array:
+    def __call__(self, indices: Array | np.ndarray) -> Array:
         return self.soft(self.one_hot(indices))
+
+    def predict(self, indices: np.ndarray) -> np.ndarray:
+        """The same, compiled, on the host, float64; large batches in parts."""
+        indices = np.asarray(indices, np.int32)
+        flat = indices.reshape(-1, indices.shape[-1])
+        padded = np.concatenate([flat, np.zeros((-len(flat) % _PART, flat.shape[1]), np.int32)])
+        parts = [_predict(self, padded[i : i + _PART]) for i in range(0, len(padded), _PART)]
+        found = np.concatenate([np.asarray(part, np.float64) for part in parts])[: len(flat)]
+        return found.reshape(*indices.shape[:-1], -1)
+
+
+@jax.jit
+def _predict(surrogate: Surrogate, indices: Array) -> Array:
+    return surrogate(indices)
 
 
 def _forward(params: dict, flat: Array) -> Array:

@@ -145,7 +145,7 @@ class Space:
         for v, slot in enumerate(self.variables):
             noise = None if key is None else jax.random.fold_in(key, v)
             values.append(slot.variable.decode(params[slot.name], temperature, noise))
-        return self._fill(values)
+        return self.fill(values)
 
     def index(self, params: dict[str, Array]) -> Array:
         """Index vector of the nearest legal design, int32, shape (V,). jit, vmap."""
@@ -162,9 +162,15 @@ class Space:
         index = np.asarray(index) if is_concrete(index) else index
         if index.shape != (len(self.variables),):
             raise ValueError(f"an index vector has shape ({len(self.variables)},), got {index.shape}")
-        return self._fill([slot.variable.at(index[v]) for v, slot in enumerate(self.variables)])
+        return self.fill([slot.variable.at(index[v]) for v, slot in enumerate(self.variables)])
 
-    def _fill(self, values: Sequence[Any]) -> Any:
+    @property
+    def template(self) -> Any:
+        """The design with its variables, as it was given."""
+        return jax.tree.unflatten(self._structure, self._leaves)
+
+    def fill(self, values: Sequence[Any]) -> Any:
+        """The design with these values of the variables, as `Variable.at` gives them, in order."""
         leaves = [
             values[self._number[leaf]] if _is_variable(leaf) else _widened(leaf) for leaf in self._leaves
         ]

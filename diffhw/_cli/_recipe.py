@@ -1,0 +1,122 @@
+"""``diffhw recipe aqgan``: bit widths per layer for a wished accuracy and budget."""
+
+import json
+import sys
+from pathlib import Path
+
+from diffhw._cli._errors import UserError
+from diffhw._cli._runtime import emit, start_jax
+
+__all__ = ["run"]
+
+
+def run(args) -> int:
+    """The command; see ``diffhw recipe aqgan --help``."""
+    out = Path(args.out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: --out needs a folder")
+    start_jax()
+    from diffhw import recipes
+    from diffhw._cli._progress import Progress
+
+    with Progress() as progress:
+        told = lambda epoch, epochs, accuracy: progress("training the network", epoch, epochs)
+        problem = recipes.bit_problem(
+            args.network,
+            args.data,
+            seed=args.seed,
+            max_bits=args.max_bits,
+            epochs=args.epochs,
+            checkpoint=out / f"{args.network}-{args.epochs}-{args.seed}",
+            progress=told,
+        )
+        if (out / "aqgan.json").exists():
+            suite = recipes.load_aqgan(out, problem)
+        else:
+            suite = recipes.aqgan(
+                problem,
+                evaluations=args.evaluations,
+                kind=args.kind,
+                seed=args.seed,
+                resume=out / "fit.npz",
+                progress=progress,
+            )
+            suite.save(out)
+            (out / "fit.npz").unlink(missing_ok=True)
+    budgets = {"bytes": args.budget_kb * 1e3} if args.budget_kb else None
+    least = problem.tables["bytes"].min(axis=1).sum() / 1e3
+    if args.budget_kb and args.budget_kb < least:
+        raise UserError(
+            f"--budget-kb {args.budget_kb:g} is out of reach: {args.network} takes {least:.4g} kB at 1 bit"
+        )
+    answer = suite.ask(args.accuracy, budgets=budgets, keep=args.keep, seed=args.seed)
+    document = _document(args, suite, answer)
+    (out / "answer.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    if args.json:
+        sys.stdout.write(json.dumps(document, indent=1) + "\n")
+    else:
+        _print(args, suite, answer, out)
+    return 0
+
+
+def _document(args, suite, answer) -> dict:
+    problem = suite.problem
+    tests = problem.test_accuracy(answer.bits - 1)
+    return {
+        "command": " ".join(["diffhw", *args.words]),
+        "network": problem.network,
+        "layers": list(problem.names),
+        "float_accuracy": {"selection": problem.float_accuracy[0], "test": problem.float_accuracy[1]},
+        "images": {"selection": len(problem.selection), "test": len(problem.test)},
+        "wanted": answer.wanted,
+        "feasible": answer.feasible,
+        "note": answer.note,
+        "configurations": [
+            {
+                "bits": [int(b) for b in bits],
+                "accuracy": float(accuracy),
+                "test_accuracy": float(test),
+                "predicted": float(predicted),
+                "bytes": float(size),
+            }
+            for bits, accuracy, test, predicted, size in zip(
+                answer.bits, answer.accuracy, tests, answer.predicted, answer.costs["bytes"], strict=True
+            )
+        ],
+        "evaluations": {"training_set": suite.evaluations, "answer": answer.evaluations},
+        "seconds": {"fit": suite.seconds, "answer": answer.seconds},
+    }
+
+
+def _print(args, suite, answer, out: Path) -> None:
+    from diffhw.report._grid import Table
+
+    problem, document = suite.problem, _document(args, suite, answer)
+    full = problem.cost("bytes", [[problem.max_bits - 1] * len(problem.names)])[0]
+    error = problem.test.standard_error(document["configurations"][0]["test_accuracy"])
+    emit(
+        f"{problem.network} on {args.data}: {len(problem.names)} quantized layers, "
+        f"{problem.weights.sum():,.0f} weights, {full / 1e3:.4g} kB at {problem.max_bits} bits,"
+        f" {float(problem.space_size):.1e} configurations",
+        f"  float accuracy {problem.float_accuracy[0]:.1%} on the {len(problem.selection)} selection images"
+        f" (training images among them), {problem.float_accuracy[1]:.1%} on {len(problem.test)} test images",
+        "",
+    )
+    if answer.note:
+        emit(f"  {answer.note}", "")
+    rows = document["configurations"]
+    columns = [
+        ("accuracy (%)", [f"{100 * row['accuracy']:.1f}" for row in rows]),
+        ("test (%)", [f"{100 * row['test_accuracy']:.1f}" for row in rows]),
+        ("predicted (%)", [f"{100 * row['predicted']:.1f}" for row in rows]),
+        ("size (kB)", [f"{row['bytes'] / 1e3:.4g}" for row in rows]),
+        ("bits per layer", [" ".join(map(str, row["bits"])) for row in rows]),
+    ]
+    emit(Table.of_columns("configurations, best first", columns))
+    emit(
+        f"  accuracy: really run on the selection images; test: standard error {100 * error:.1f} points",
+        "",
+        f"met: {'yes' if answer.feasible else 'no'}; {suite.evaluations:,} evaluations for the training set,"
+        f" {answer.evaluations} for this answer in {answer.seconds:.2f} s",
+        f"kept in {out}: asking again takes no training; delete it to begin anew",
+    )

@@ -1,0 +1,155 @@
+"""Bit widths per layer of one trained network: what is chosen, what it costs, and how it is really evaluated.
+
+The index vector of a configuration holds bits - 1 per quantized layer, in the order of ``names``. Weights
+are quantized after training (symmetric, per tensor), nothing is trained again. All searchers of bit
+widths use this problem, and its ledger counts every network evaluation.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+__all__ = ["BitProblem", "Ledger", "bit_problem"]
+
+
+@dataclass
+class Ledger:
+    """Network evaluations and seconds spent on them."""
+
+    evaluations: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class BitProblem:
+    """One network and its images.
+
+    network: its name.  names: quantized layers.  weights, macs: (L,) of each layer.  max_bits: widest.
+    selection: images that accuracy means here, training images included, so it is exact for them and
+    optimistic for others.  test: images that no search looks at.
+    float_accuracy: on (selection, test), without quantization.  tables: metric -> (L, max_bits), what each
+    layer adds at each width: "bytes" (weights alone; step sizes are not counted), "bops" (MACs x bits,
+    inputs at 8 bits), and others that are sums over layers.  ledger: counts.
+    """
+
+    network: str
+    names: tuple[str, ...]
+    weights: np.ndarray
+    macs: np.ndarray
+    max_bits: int
+    selection: Any
+    test: Any
+    float_accuracy: tuple[float, float]
+    apply: Any
+    quantized: Any
+    model: Any
+    tables: dict[str, np.ndarray]
+    ledger: Ledger = field(default_factory=Ledger)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Legal values per layer."""
+        return (self.max_bits,) * len(self.names)
+
+    @property
+    def space_size(self) -> int:
+        """Configurations, a Python int."""
+        return self.max_bits ** len(self.names)
+
+    @cached_property
+    def space(self):
+        """The same as a `Space`: layer name -> `Bits`."""
+        from diffhw.spaces import Bits, Space
+
+        return Space({name: Bits(1, self.max_bits) for name in self.names})
+
+    def cost(self, metric: str, indices) -> np.ndarray:
+        """Exact metric (N,) of index vectors (N, L)."""
+        return self.tables[metric][np.arange(len(self.names)), np.asarray(indices)].sum(axis=-1)
+
+    def evaluate(self, indices, progress: Callable | None = None, count: bool = True) -> np.ndarray:
+        """Accuracy (N,) on the selection images, float64: every configuration is really run."""
+        begin = time.perf_counter()
+        found = self._run(indices, self.selection, progress)
+        if count:
+            self.ledger.evaluations += len(found)
+            self.ledger.seconds += time.perf_counter() - begin
+        return found
+
+    def test_accuracy(self, indices) -> np.ndarray:
+        """Accuracy (N,) on the test images; for reports only, not counted."""
+        return self._run(indices, self.test, None)
+
+    def _run(self, indices, data, progress) -> np.ndarray:
+        from diffhw.training import evaluate_many
+
+        indices = np.asarray(indices)
+        if indices.ndim != 2 or indices.shape[1] != len(self.names):
+            raise ValueError(
+                f"{self.network} has {len(self.names)} quantized layers, got configurations of shape"
+                f" {indices.shape}"
+            )
+        found, back = np.unique(indices, axis=0, return_inverse=True)
+        accuracy = evaluate_many(self.apply, found + 1.0, data, progress=progress)
+        return accuracy.astype(np.float64)[back.reshape(-1)]
+
+
+def bit_problem(
+    network: str = "mobilenet_v2_small",
+    data: str = "digits",
+    *,
+    seed: int = 0,
+    max_bits: int = 8,
+    epochs: int = 120,
+    width: float = 1.0,
+    checkpoint: Any = None,
+    progress: Callable | None = None,
+) -> BitProblem:
+    """Trains a network of the training room (batch norms folded) and wraps it for bit searches.
+
+    network, width: see `training.network`.  data: see `training.load`.  checkpoint: a folder in which the
+    training is kept.  progress: called with (epoch, epochs, validation accuracy).
+    Raises ValueError for unknown names, missing data, max_bits not in 1 to 16.
+    """
+    from diffhw import training
+
+    if isinstance(max_bits, bool) or max_bits != int(max_bits) or not 1 <= max_bits <= 16:
+        raise ValueError(f"max_bits must be a whole number from 1 to 16, got {max_bits!r}")
+    splits = training.load(data, seed=seed)
+    model = training.network(
+        network, input_shape=splits.train.input_shape, classes=splits.train.classes, width=width, rngs=seed
+    )
+    trained = training.train(model, splits, epochs=epochs, key=seed, checkpoint=checkpoint, progress=progress)
+    return wrap(
+        trained.model, training.joined(splits.train, splits.validation), splits.test, network, max_bits
+    )
+
+
+def wrap(model: Any, selection: Any, test: Any, network: str, max_bits: int = 8) -> BitProblem:
+    """A `BitProblem` of a trained `training.ConvNet`."""
+    from diffhw import quantization, training
+
+    folded = quantization.fold_batch_norm(model, selection.x[:64])
+    quantized = quantization.QuantizedModel.of(folded, selection.x[:64], whole=True)
+    layers = folded.layers()
+    weights = np.array([float(layer.weights) for layer in layers])
+    macs = np.array([float(layer.macs) for layer in layers])
+    bits = np.arange(1, max_bits + 1)
+    return BitProblem(
+        network=network,
+        names=tuple(quantized.names),
+        weights=weights,
+        macs=macs,
+        max_bits=int(max_bits),
+        selection=selection,
+        test=test,
+        float_accuracy=(training.evaluate(folded, selection), training.evaluate(folded, test)),
+        apply=training.bits_apply(quantized, max_bits),
+        quantized=quantized,
+        model=folded,
+        tables={"bytes": weights[:, None] * bits / 8, "bops": macs[:, None] * bits * 8.0},
+    )

@@ -1,0 +1,140 @@
+"""AQGAN's flow on a problem with a known answer; the network itself is tested in tests/training."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from diffhw import recipes
+from diffhw.recipes._bit_problem import BitProblem
+
+NAMES = ("stem", "depthwise", "pointwise", "middle", "head")
+WEIGHTS = np.array([72.0, 144.0, 1024.0, 4096.0, 640.0])
+NEED = np.array([0.9, 1.4, 0.5, 0.35, 0.8])
+
+
+@dataclass(frozen=True)
+class Analytic(BitProblem):
+    """Accuracy by formula: saturating in every layer's bits."""
+
+    def _run(self, indices, data, progress):
+        return accuracy(indices)
+
+
+def accuracy(indices):
+    """(N,) of index vectors (bits - 1)."""
+    return 0.1 + 0.88 * np.exp(-1.5 * (NEED * np.exp(-0.8 * np.asarray(indices))).sum(axis=-1))
+
+
+@pytest.fixture(scope="module")
+def problem():
+    bits = np.arange(1, 9)
+    return Analytic(
+        network="toy",
+        names=NAMES,
+        weights=WEIGHTS,
+        macs=WEIGHTS * 16,
+        max_bits=8,
+        selection=range(1000),
+        test=range(100),
+        float_accuracy=(0.98, 0.97),
+        apply=None,
+        quantized=None,
+        model=None,
+        tables={"bytes": WEIGHTS[:, None] * bits / 8, "bops": WEIGHTS[:, None] * 16 * bits * 8.0},
+    )
+
+
+@pytest.fixture(scope="module")
+def suite(problem):
+    training_set = recipes.sample_bits(problem, 800, members=2, steps=250)
+    return recipes.aqgan(
+        problem,
+        training_set=training_set,
+        members=2,
+        surrogate_steps=750,
+        pool=12_000,
+        steps=500,
+        polish=250,
+    )
+
+
+def test_the_training_set_is_distinct_counted_and_spread(problem):
+    before = problem.ledger.evaluations
+    designs, found = recipes.sample_bits(problem, 400, 1, members=2, steps=250)
+    assert len(np.unique(designs, axis=0)) == len(designs) == 400
+    assert problem.ledger.evaluations == before + 400
+    np.testing.assert_array_equal(found, accuracy(designs))
+    plain = accuracy(np.random.default_rng(0).integers(0, 8, (400, 5)))
+    spread = lambda values: np.count_nonzero(np.histogram(values, 20, (0.1, 1))[0] >= 8)
+    assert spread(found) > spread(plain)
+
+
+def test_answers_a_target_within_a_budget(suite, problem):
+    full = WEIGHTS.sum()
+    answer = suite.ask(0.8, budgets={"bytes": 0.5 * full})
+    assert answer.feasible and answer.nearest is None
+    assert answer.bits.min() >= 1 and answer.bits.max() <= 8 and len(answer.bits) == 8
+    np.testing.assert_array_equal(answer.accuracy, accuracy(answer.bits - 1))
+    np.testing.assert_allclose(answer.costs["bytes"], answer.bits @ WEIGHTS / 8)
+    assert (answer.costs["bytes"] <= 0.5 * full).all()
+    assert np.abs(answer.accuracy - 0.8).max() < 0.02
+    assert 0 < answer.evaluations <= 64
+
+
+def test_says_what_is_nearest_where_nothing_fits(suite):
+    every = np.stack([g.ravel() for g in np.meshgrid(*[np.arange(8)] * 5, indexing="ij")], axis=1)
+    budget = 0.3 * WEIGHTS.sum()
+    best = accuracy(every[(every + 1) @ WEIGHTS / 8 <= budget]).max()
+    answer = suite.ask(0.95, budgets={"bytes": budget})
+    assert not answer.feasible and "does not fit the budgets" in answer.note
+    assert abs(answer.nearest - best) < 0.03
+    assert (answer.costs["bytes"] <= budget).all()
+    top = suite.ask(budgets={"bytes": budget})
+    assert top.accuracy[0] > best - 0.03 and top.accuracy[0] == top.accuracy.max()
+
+
+def test_asking_without_evaluation_costs_none(suite, problem):
+    before = problem.ledger.evaluations
+    answer = suite.ask(0.6, evaluate=False)
+    assert answer.accuracy is None and answer.evaluations == 0 == problem.ledger.evaluations - before
+
+
+def test_saved_and_loaded(suite, problem, tmp_path):
+    suite.save(tmp_path / "kept")
+    again = recipes.load_aqgan(tmp_path / "kept", problem)
+    wish = {"accuracy": 0.7, "bytes": 3000.0}
+    np.testing.assert_array_equal(suite.propose(wish), again.propose(wish))
+    assert again.evaluations == suite.evaluations
+    other = Analytic(**{**vars(problem), "names": NAMES[:4], "network": "other"})
+    with pytest.raises(
+        ValueError, match="made for toy with 5 quantized layers, the network given is other with 4"
+    ):
+        recipes.load_aqgan(tmp_path / "kept", other)
+    with pytest.raises(ValueError, match="holds no saved generator"):
+        recipes.load_aqgan(tmp_path / "nothing", problem)
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        (dict(accuracy=0.999), "accuracy 0.999 is out of reach"),
+        (
+            dict(accuracy=0.5, budgets={"bytes": 10.0}),
+            "bytes 10 is out of reach: designs have it from 747 up",
+        ),
+        (dict(accuracy=0.5, budgets={"energy": 10.0}), "knows no condition 'energy'"),
+    ],
+)
+def test_wishes_out_of_reach(suite, wish, words):
+    with pytest.raises(ValueError, match=words):
+        suite.ask(**wish)
+
+
+def test_mistakes(problem):
+    with pytest.raises(ValueError, match="at least 100 evaluations, got 5"):
+        recipes.sample_bits(problem, 5)
+    with pytest.raises(ValueError, match="no metric is called 'joules': known are bytes, bops"):
+        recipes.aqgan(problem, budgets=("joules",))
+    with pytest.raises(ValueError, match="max_bits must be a whole number from 1 to 16, got 0"):
+        recipes.bit_problem(max_bits=0)
