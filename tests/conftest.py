@@ -22,5 +22,5 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 def _forget_programs():
     """Compiled programs pile up to gigabytes over all modules; the cache on disk brings them back quickly."""
     yield
-    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 3_000_000:  # KiB
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 4_500_000:  # KiB
         jax.clear_caches()

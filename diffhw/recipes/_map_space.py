@@ -146,7 +146,7 @@ def mapping_space(layer: Layer, hierarchy: Hierarchy, *, keeps: tuple[str, ...] 
     >>> from diffhw import hardware, workloads
     >>> space = mapping_space(workloads.Layer.gemm(4, 4, 4), hardware.hierarchy("gemmini"))
     >>> [float(f) for f in space.at([0] * 6).tiles["p"]], space.size
-    ([1.0, 1.0, 1.0, 4.0], 2592000)
+    ([4.0, 1.0, 1.0, 1.0], 1728000)
     """
     if keeps is not None:
         hierarchy = hierarchy.keeping(keeps)

@@ -30,7 +30,7 @@ class Tiling(Variable):
 
     >>> split = Tiling(12, 3, limits=(2, None, None))
     >>> split.size, [float(f) for f in split.at(0)], split.label(split.size - 1)
-    (10, [1.0, 1.0, 12.0], '2x6x1')
+    (10, [2.0, 6.0, 1.0], '1x1x12')
     """
 
     def __init__(self, extent: int, slots: int, *, ceil: bool = False, limits: Sequence | None = None):
