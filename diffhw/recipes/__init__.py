@@ -1,7 +1,19 @@
 """PUBLISHED SYSTEMS and the main job, one file each: the only place where a model and a search meet."""
 
 from diffhw.recipes._aqgan import Aqgan, AqganAnswer, aqgan, load_aqgan, sample_bits
+from diffhw.recipes._bit_front import BitFront, hypervolume, pareto_bits
+from diffhw.recipes._bit_hawq import bit_sensitivities, hawq_bits
+from diffhw.recipes._bit_policy import policy_bits
 from diffhw.recipes._bit_problem import BitProblem, Ledger, bit_problem
+from diffhw.recipes._bit_rivals import (
+    best_of_random,
+    evolve_bits,
+    local_bits,
+    nearest_known,
+    random_bits,
+    uniform_bits,
+)
+from diffhw.recipes._bit_search import BitSearch, BitWish
 from diffhw.recipes._codesign import codesign
 from diffhw.recipes._dataflow_choice import SingleStyle, StyleChoice, best_styles, exact_dataflow_costs
 from diffhw.recipes._dataflow_search import DataflowSearch, evolve_dataflow, map_layer, map_network
@@ -42,7 +54,10 @@ __all__ = [
     "Assumption",
     "BestMapping",
     "BestMappings",
+    "BitFront",
     "BitProblem",
+    "BitSearch",
+    "BitWish",
     "Certificate",
     "CodesignResult",
     "DataflowSearch",
@@ -62,14 +77,20 @@ __all__ = [
     "aqgan",
     "best_mapping",
     "best_mappings",
+    "best_of_random",
     "best_styles",
     "bit_problem",
+    "bit_sensitivities",
     "codesign",
     "dosa",
     "dosa_bound",
+    "evolve_bits",
     "evolve_dataflow",
     "exact_dataflow_costs",
+    "hawq_bits",
+    "hypervolume",
     "load_aqgan",
+    "local_bits",
     "map_layer",
     "map_network",
     "mapping_space",
@@ -79,6 +100,10 @@ __all__ = [
     "marvel_platform",
     "marvel_space",
     "marvel_styles",
+    "nearest_known",
+    "pareto_bits",
+    "policy_bits",
+    "random_bits",
     "read_design",
     "read_space",
     "run_sweep",
@@ -87,5 +112,6 @@ __all__ = [
     "ski_slope",
     "sweep",
     "sweep_problem",
+    "uniform_bits",
     "write_design",
 ]

@@ -39,17 +39,21 @@ class Store:
     """
 
     def __init__(self, out: Path, manifest: dict[str, Any], patience: float):
-        self.out, self.notes = out, []
+        self.out, self.notes, self.patience = out, [], patience
         self.manifest = json.loads(json.dumps(manifest))
         with self.guard():
             (out / "chunks").mkdir(parents=True, exist_ok=True)
             if manifest["record"]:
                 (out / "record").mkdir(exist_ok=True)
-            for folder in (out, out / "chunks", out / "record", out / "claims"):
-                for path in folder.glob(".*~*") if folder.is_dir() else ():
-                    if is_abandoned(path, patience):
-                        path.unlink(missing_ok=True)
+            self._tidy()
             self._introduce()
+
+    def _tidy(self) -> None:
+        """Remove what killed processes were writing."""
+        for folder in (self.out, *(self.out / name for name in ("chunks", "record", "claims"))):
+            for path in folder.glob(".*~*") if folder.is_dir() else ():
+                if is_abandoned(path, self.patience):
+                    path.unlink(missing_ok=True)
 
     def _introduce(self) -> None:
         path = self.out / "manifest.json"
@@ -133,6 +137,7 @@ class Store:
         with self.guard():
             for name, content in contents.items():
                 self.write(self.out / name, content)
+            self._tidy()
         return [self.out / name for name in contents]
 
     def write(self, path: Path, content: str | bytes, replace: bool = True) -> None:
