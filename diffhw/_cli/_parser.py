@@ -231,24 +231,27 @@ def _recipe(add) -> None:
     command = add("recipe", "run a published system: aqgan (bit widths for a wished accuracy and budget)")
     command.add_argument("name", choices=["aqgan"], metavar="RECIPE", help="aqgan")
     option = command.add_argument
-    option("--network", default="mobilenet_v2_small", metavar="NAME",
+    option("--network", metavar="NAME",
            help="mobilenet_v2_small, shufflenet_v2_small, squeezenet_small, mnasnet_small, "
            "efficientnet_small (default: mobilenet_v2_small)")  # fmt: skip
-    option("--data", default="digits", metavar="NAME|PATH",
+    option("--data", metavar="NAME|PATH",
            help="digits, or a path: CIFAR-10, folders of images, .npz (default: digits)")  # fmt: skip
     option("--accuracy", type=share, metavar="A", help="wished, 0 to 1 (default: the highest in the budget)")
     option("--budget-kb", type=positive, metavar="KB", help="most for the weights, in 1000 bytes")
-    option("--max-bits", type=whole(1, 16), default=8, metavar="B", help="widest weights (default: 8)")
+    option("--max-bits", type=whole(1, 16), metavar="B", help="widest weights (default: 8)")
     option("--keep", type=whole(1, 64), default=8, metavar="K", help="configurations shown (default: 8)")
-    option("--evaluations", type=whole(100), default=6000, metavar="N",
+    option("--evaluations", type=whole(100), metavar="N",
            help="network evaluations for the training set (default: 6000)")  # fmt: skip
-    option("--epochs", type=whole(1), default=120, metavar="N", help="of the network (default: 120)")
-    option("--kind", type=one_of("autoregressive", "adversarial"), default="autoregressive",
-           metavar="autoregressive|adversarial", help="family of the generator")  # fmt: skip
-    option("--seed", type=whole(0, 2**31 - 1), default=0, metavar="S", help="(default: 0)")
+    option("--epochs", type=whole(1), metavar="N", help="of the network (default: 120)")
+    option("--kind", type=one_of("autoregressive", "adversarial"),
+           metavar="autoregressive|adversarial",
+           help="family of the generator (default: autoregressive)")  # fmt: skip
+    option("--seed", type=whole(0, 2**31 - 1), metavar="S",
+           help="of training and fit (default: 0)")  # fmt: skip
     option("--json", action="store_true", help="print one JSON object on standard output and nothing else")
     option("--out", default="diffhw-aqgan", metavar="DIR",
-           help="network, generator and answer are kept here; the next wish reuses them")  # fmt: skip
+           help="network, generator and answer are kept here; the next wish reuses them and "
+           "takes all options above but the wish from there (default: ./diffhw-aqgan)")  # fmt: skip
 
 
 def _lists(add) -> None:

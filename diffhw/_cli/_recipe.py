@@ -10,11 +10,43 @@ from diffhw._cli._runtime import emit, start_jax
 __all__ = ["run"]
 
 
+_SETTINGS = {
+    "network": "mobilenet_v2_small",
+    "data": "digits",
+    "max_bits": 8,
+    "epochs": 120,
+    "evaluations": 6000,
+    "kind": "autoregressive",
+    "seed": 0,
+}
+"""What decides the generator, with the defaults."""
+
+
+def _settle(args, out: Path) -> None:
+    """Fill in what was not given: from the generator that is kept in the folder, else the defaults."""
+    kept = {}
+    if (out / "settings.json").exists():
+        try:
+            kept = json.loads((out / "settings.json").read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{out / 'settings.json'} is damaged ({error}); use another --out") from None
+    for name, default in _SETTINGS.items():
+        asked = getattr(args, name)
+        if asked is not None and asked != kept.get(name, asked):
+            raise UserError(
+                f"{out} holds a generator made with {name.replace('_', ' ')} {kept[name]}, not {asked}: use "
+                f"another --out, or leave --{name.replace('_', '-')} out"
+            )
+        setattr(args, name, kept.get(name, default) if asked is None else asked)
+
+
 def run(args) -> int:
     """The command; see ``diffhw recipe aqgan --help``."""
     out = Path(args.out)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: --out needs a folder")
+    _settle(args, out)
+    out.mkdir(parents=True, exist_ok=True)
     start_jax()
     from diffhw import recipes
     from diffhw._cli._progress import Progress
@@ -30,6 +62,11 @@ def run(args) -> int:
             checkpoint=out / f"{args.network}-{args.epochs}-{args.seed}",
             progress=told,
         )
+        least = problem.tables["bytes"].min(axis=1).sum() / 1e3
+        if args.budget_kb and args.budget_kb < least:
+            raise UserError(
+                f"--budget-kb {args.budget_kb:g} is out of reach: {args.network} takes {least:.4g} kB at 1 bit"
+            )
         if (out / "aqgan.json").exists():
             suite = recipes.load_aqgan(out, problem)
         else:
@@ -42,13 +79,10 @@ def run(args) -> int:
                 progress=progress,
             )
             suite.save(out)
+            settings = {name: getattr(args, name) for name in _SETTINGS}
+            (out / "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
             (out / "fit.npz").unlink(missing_ok=True)
     budgets = {"bytes": args.budget_kb * 1e3} if args.budget_kb else None
-    least = problem.tables["bytes"].min(axis=1).sum() / 1e3
-    if args.budget_kb and args.budget_kb < least:
-        raise UserError(
-            f"--budget-kb {args.budget_kb:g} is out of reach: {args.network} takes {least:.4g} kB at 1 bit"
-        )
     answer = suite.ask(args.accuracy, budgets=budgets, keep=args.keep, seed=args.seed)
     document = _document(args, suite, answer)
     (out / "answer.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

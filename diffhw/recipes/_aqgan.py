@@ -259,6 +259,7 @@ class Aqgan:
         about = {
             "network": self.problem.network,
             "layers": list(self.problem.names),
+            "weights": self.problem.fingerprint,
             "max_bits": self.problem.max_bits,
             "selection_images": len(self.problem.selection),
             "float_accuracy": self.problem.float_accuracy,
@@ -279,6 +280,11 @@ def load_aqgan(folder: str | Path, problem: BitProblem) -> Aqgan:
         raise ValueError(
             f"{folder}: the generator was made for {about['network']} with {len(about['layers'])} quantized "
             f"layers, the network given is {problem.network} with {len(problem.names)}"
+        )
+    if about["weights"] != problem.fingerprint:
+        raise ValueError(
+            f"{folder}: the generator was made for another training of {problem.network}: train it the same "
+            "way (data, epochs, seed), or fit a new generator in another folder"
         )
     fitted = search.load_generator(folder / "generator.bin", problem.sizes)
     with np.load(folder / "training_set.npz") as stored:

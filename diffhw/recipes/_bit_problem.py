@@ -5,6 +5,7 @@ are quantized after training (symmetric, per tensor), nothing is trained again. 
 widths use this problem, and its ledger counts every network evaluation.
 """
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -59,6 +60,14 @@ class BitProblem:
     def space_size(self) -> int:
         """Configurations, a Python int."""
         return self.max_bits ** len(self.names)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the trained weights: two trainings of one network are two problems."""
+        text = hashlib.sha256()
+        for name, kernel in zip(self.names, self.quantized.kernels(), strict=True):
+            text.update(name.encode() + np.asarray(kernel, np.float32).tobytes())
+        return text.hexdigest()
 
     @cached_property
     def space(self):

@@ -1,48 +1,15 @@
 """AQGAN's flow on a problem with a known answer; the network itself is tested in tests/training."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
+from analytic_bits import NAMES, WEIGHTS, Analytic, accuracy, toy_problem
 
 from diffhw import recipes
-from diffhw.recipes._bit_problem import BitProblem
-
-NAMES = ("stem", "depthwise", "pointwise", "middle", "head")
-WEIGHTS = np.array([72.0, 144.0, 1024.0, 4096.0, 640.0])
-NEED = np.array([0.9, 1.4, 0.5, 0.35, 0.8])
-
-
-@dataclass(frozen=True)
-class Analytic(BitProblem):
-    """Accuracy by formula: saturating in every layer's bits."""
-
-    def _run(self, indices, data, progress):
-        return accuracy(indices)
-
-
-def accuracy(indices):
-    """(N,) of index vectors (bits - 1)."""
-    return 0.1 + 0.88 * np.exp(-1.5 * (NEED * np.exp(-0.8 * np.asarray(indices))).sum(axis=-1))
 
 
 @pytest.fixture(scope="module")
 def problem():
-    bits = np.arange(1, 9)
-    return Analytic(
-        network="toy",
-        names=NAMES,
-        weights=WEIGHTS,
-        macs=WEIGHTS * 16,
-        max_bits=8,
-        selection=range(1000),
-        test=range(100),
-        float_accuracy=(0.98, 0.97),
-        apply=None,
-        quantized=None,
-        model=None,
-        tables={"bytes": WEIGHTS[:, None] * bits / 8, "bops": WEIGHTS[:, None] * 16 * bits * 8.0},
-    )
+    return toy_problem()
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +78,10 @@ def test_saved_and_loaded(suite, problem, tmp_path):
         ValueError, match="made for toy with 5 quantized layers, the network given is other with 4"
     ):
         recipes.load_aqgan(tmp_path / "kept", other)
+    trained_again = Analytic(**vars(problem))
+    object.__setattr__(trained_again, "fingerprint", "other weights")
+    with pytest.raises(ValueError, match="another training of toy"):
+        recipes.load_aqgan(tmp_path / "kept", trained_again)
     with pytest.raises(ValueError, match="holds no saved generator"):
         recipes.load_aqgan(tmp_path / "nothing", problem)
 

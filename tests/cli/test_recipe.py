@@ -1,0 +1,69 @@
+"""``diffhw recipe aqgan`` on a problem whose accuracy is a formula."""
+
+import functools
+import json
+
+import numpy as np
+import pytest
+from analytic_bits import accuracy, toy_problem
+
+from diffhw import recipes
+from diffhw.cli import main
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Small fits, no training of networks; the list of networks that were asked for."""
+    asked = []
+
+    def problem(network, data, **options):
+        asked.append((network, data, options["epochs"]))
+        return toy_problem()
+
+    designs = np.random.default_rng(0).integers(0, 8, (400, 5))
+    small = dict(
+        training_set=(designs, accuracy(designs)),
+        members=1,
+        surrogate_steps=250,
+        pool=2_000,
+        steps=250,
+        polish=0,
+    )
+    monkeypatch.setattr(recipes, "bit_problem", problem)
+    monkeypatch.setattr(recipes, "aqgan", functools.partial(recipes.aqgan, **small))
+    return asked
+
+
+def test_asks_and_asks_again(quick, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "kept")]
+    wish = ["recipe", "aqgan", "--accuracy", "0.6", "--budget-kb", "4"]
+    assert main([*wish, "--evaluations", "150", "--epochs", "3", *out]) == 0
+    printed = capsys.readouterr().out
+    assert "configurations, best first" in printed and "size" in printed and "(kB)" in printed
+    kept = json.loads((tmp_path / "kept" / "answer.json").read_text())
+    for row in kept["configurations"]:
+        assert row["bytes"] <= 4000
+        assert row["accuracy"] == accuracy([b - 1 for b in row["bits"]])
+    # The second wish needs none of the settings, and fits nothing.
+    before = (tmp_path / "kept" / "generator.bin").read_bytes()
+    assert main(["recipe", "aqgan", "--accuracy", "0.5", "--json", *out]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["wanted"] == {"accuracy": 0.5}
+    assert (tmp_path / "kept" / "generator.bin").read_bytes() == before
+    assert quick == [("mobilenet_v2_small", "digits", 3)] * 2
+    # Other settings are another generator.
+    assert main(["recipe", "aqgan", "--epochs", "9", *out]) == 2
+    assert "made with epochs 3, not 9: use another --out, or leave --epochs out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--budget-kb", "0.1"], "takes 0.747 kB at 1 bit"),
+        (["--accuracy", "1.2"], "--accuracy: must be from 0 to 1"),
+        (["--kind", "gan"], "must be one of autoregressive, adversarial"),
+    ],
+)
+def test_mistakes(quick, tmp_path, capsys, words, told):
+    assert main(["recipe", "aqgan", "--evaluations", "120", *words, "--out", str(tmp_path / "o")]) == 2
+    assert told in capsys.readouterr().err
