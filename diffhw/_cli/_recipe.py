@@ -65,7 +65,8 @@ def run(args) -> int:
         least = problem.tables["bytes"].min(axis=1).sum() / 1e3
         if args.budget_kb and args.budget_kb < least:
             raise UserError(
-                f"--budget-kb {args.budget_kb:g} is out of reach: {args.network} takes {least:.4g} kB at 1 bit"
+                f"--budget-kb {args.budget_kb:g} is out of reach: "
+                f"{args.network} takes {least:.4g} kB at 1 bit"
             )
         if (out / "aqgan.json").exists():
             suite = recipes.load_aqgan(out, problem)
