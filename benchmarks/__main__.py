@@ -1,7 +1,107 @@
-"""``python -m benchmarks``: all benchmarks in turn."""
+"""``python -m benchmarks``: all benchmarks in turn; see the package's docstring."""
 
-from benchmarks import network, peers, startup, systolic_kernel
+import argparse
+import ast
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
 
-for benchmark in (startup, network, systolic_kernel, peers):
-    print(f"\n== {benchmark.__name__}: {benchmark.__doc__.splitlines()[0]}", flush=True)
-    benchmark.main([])
+from benchmarks import _common
+
+HERE = Path(__file__).parent
+
+
+def found() -> dict[str, dict]:
+    """Every script: {"question": first line of its docstring, "quick": arguments or None}. Imports none."""
+    scripts = {}
+    for path in sorted(HERE.glob("[!_]*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        if "main" not in functions:
+            continue
+        quick = None
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and any(getattr(t, "id", "") == "QUICK" for t in node.targets):
+                quick = [str(word) for word in ast.literal_eval(node.value)]
+        scripts[path.stem] = {"question": (ast.get_docstring(tree) or "").partition("\n")[0], "quick": quick}
+    return scripts
+
+
+def run(name: str, quick: list[str] | None, limit: float | None) -> dict:
+    """One script in a process of its own: seconds, CPU seconds, exit code, files written."""
+    arguments = quick or []
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")]),
+    }
+    environment["BENCHMARKS_FORM"] = "full" if quick is None else "quick"
+    started, begin = time.time(), time.perf_counter()
+    cpu = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    try:
+        code: int | str = subprocess.run(command, env=environment, cwd=HERE.parent, timeout=limit).returncode
+    except subprocess.TimeoutExpired:
+        code = f"stopped after {limit:.0f} s"
+    folder = _common.RESULTS if quick is None else _common.RESULTS / "quick"
+    written = [p for p in folder.glob("*.json") if p.stat().st_mtime >= started] if folder.exists() else []
+    return {
+        "name": name,
+        "arguments": arguments,
+        "code": code,
+        "seconds": time.perf_counter() - begin,
+        "cpu_seconds": sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - cpu,
+        "files": sorted(str(p.relative_to(HERE.parent)) for p in written),
+    }
+
+
+def main(arguments=None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="All benchmarks in turn.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="only these")
+    parser.add_argument("--list", action="store_true", help="print what each answers, run nothing")
+    parser.add_argument("--full", action="store_true", help="the full forms: minutes to hours")
+    parser.add_argument("--limit", type=float, default=90.0, help="seconds for each quick form (default 90)")
+    options = parser.parse_args(arguments)
+    scripts = found()
+    unknown = [name for name in options.names if name not in scripts]
+    if unknown:
+        parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(scripts)}")
+    names = options.names or list(scripts)
+    if options.list:
+        width = max(map(len, names))
+        for name in names:
+            quick = scripts[name]["quick"]
+            form = "no quick form" if quick is None else " ".join(quick) or "as it is"
+            print(f"{name.ljust(width)}  {scripts[name]['question']}\n{' ' * width}  quick: {form}")
+        return 0
+    rows = []
+    for name in names:
+        print(f"\n== {name}: {scripts[name]['question']}", flush=True)
+        quick = None if options.full else scripts[name]["quick"] or []
+        rows.append(run(name, quick, None if options.full else options.limit))
+    failed = [row for row in rows if row["code"] != 0]
+    _common.table(
+        f"{len(rows)} benchmarks, {sum(row['seconds'] for row in rows):.0f} s, {len(failed)} failed",
+        ["benchmark", "seconds", "CPU s", "result", "files"],
+        [
+            [
+                row["name"],
+                round(row["seconds"], 1),
+                round(row["cpu_seconds"], 1),
+                "ok" if row["code"] == 0 else f"FAILED: {row['code']}",
+                ", ".join(row["files"]) or "none",
+            ]
+            for row in rows
+        ],
+    )
+    # By hand: `_common.write` asks JAX for its devices, which the scripts may need for themselves.
+    _common.RESULTS.mkdir(exist_ok=True)
+    (_common.RESULTS / "summary.json").write_text(json.dumps({"full": options.full, "runs": rows}, indent=1))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -70,9 +71,22 @@ def table(title: str, header: list[str], rows: list[list]) -> None:
         )
 
 
-def write(name: str, result: dict) -> None:
-    """``results/NAME.json`` with the machine beside the figures."""
-    RESULTS.mkdir(exist_ok=True)
+def read(name: str) -> dict:
+    """``results/NAME.json``, or nothing."""
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"machine": machine(), **result}, indent=1) + "\n")
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def write(name: str, result: dict) -> None:
+    """``results/NAME.json`` with machine, command and form beside the figures; quick forms in ``quick/``."""
+    form = os.environ.get("BENCHMARKS_FORM", "")
+    folder = RESULTS / "quick" if form == "quick" else RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    script = Path(sys.argv[0]).stem
+    about = {
+        "command": " ".join(["python -m", f"benchmarks.{script}", *sys.argv[1:]]),
+        "form": "quick: reduced by the arguments of the command" if form == "quick" else "as commanded",
+    }
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps({**about, "machine": machine(), **result}, indent=1, default=float) + "\n")
     print(f"  -> {path.relative_to(HERE.parent)}")

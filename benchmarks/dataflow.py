@@ -22,6 +22,8 @@ from diffhw import numerics
 from diffhw._cli._progress import Progress
 from diffhw.models import dataflow, roofline
 
+QUICK = ["--rounds", "5", "--forms", "value"]
+
 
 def log_edp(cost):
     return numerics.log(cost.cycles) + numerics.log(cost.energy_pj)
@@ -50,11 +52,12 @@ CALLS = 10  # in a row, as a sweep makes them
 FORMS = {"value": totals, "value and gradient (dataflow)": tiles_gradient}
 
 
-def speed(batch: int, rounds: int) -> list[dict]:
+def speed(batch: int, rounds: int, forms=tuple(FORMS)) -> list[dict]:
     layer, mapping = jax.tree.map(jnp.asarray, random_batch(batch))
     hw = base()
     runs, compile_s = {}, {}
-    for name, function in FORMS.items():
+    for name in forms:
+        function = FORMS[name]
         start = time.perf_counter()
         compiled = jax.jit(jax.vmap(function, in_axes=(0, None, 0))).lower(layer, hw, mapping).compile()
         compile_s[name] = time.perf_counter() - start
@@ -66,7 +69,7 @@ def speed(batch: int, rounds: int) -> list[dict]:
         runs[name] = run
     seconds = _common.timed_in_turn(runs, rounds)
     rows = []
-    for name in FORMS:
+    for name in forms:
         rate = CALLS * batch / _common.median(seconds[name])
         rows.append({"form": name, "batch": batch, "compile_s": compile_s[name], "evaluations_per_s": rate})
         print(f"{name:32s} batch {batch:6d}  compile {compile_s[name]:5.1f} s  {rate:12,.0f} evaluations/s")
@@ -141,15 +144,17 @@ def main(arguments=None) -> None:
     parser.add_argument("--rounds", type=int, default=9, help="timed rounds (default 9)")
     parser.add_argument("--batch", type=int, default=8192, help="mappings in a call (default 8192)")
     parser.add_argument("--million", action="store_true", help="check 10^6 random mappings")
+    parser.add_argument("--forms", nargs="*", default=FORMS, choices=FORMS, help="(default: all)")
     parser.add_argument("--json", help="write the figures to this file")
     args = parser.parse_args(arguments)
-    result: dict = {"speed": speed(args.batch, args.rounds)}
+    result: dict = {"speed": speed(args.batch, args.rounds, args.forms)}
     if args.million:
         result["of_a_million"] = violations(1_000_000)
         for name, number in result["of_a_million"].items():
             print(f"of 1,000,000 mappings {number} {name}")
         result["float32"] = rounding()
         print(f"float32 beside float64, 8,192 mappings: cycles and energy within {result['float32']:.1e}")
+    _common.write("dataflow", result)
     if args.json:
         with open(args.json, "w") as file:
             json.dump(result, file, indent=1)

@@ -18,11 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks import _common
 from benchmarks._dataflows import base
 from diffhw import numerics, workloads
 from diffhw.mappings import DIMS, fit, style
 from diffhw.models import dataflow
 from diffhw.spaces import Integer, Space
+
+QUICK = ["--starts", "8", "--steps", "20"]
 
 CASES = (
     ("resnet50", 20, "kcp_ws"),
@@ -138,6 +141,7 @@ def main(arguments=None) -> None:
                 wins=wins,
             )
         )
+    _common.write("dataflow_gradient", {"starts": args.starts, "steps": args.steps, "rows": rows})
     if args.json:
         with open(args.json, "w") as file:
             json.dump(rows, file, indent=1)

@@ -22,13 +22,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks._common import machine
+from benchmarks._common import machine, write
 from diffhw import mappings, workloads
 from diffhw.hardware import gemmini
 from diffhw.models import loopnest
 from diffhw.recipes import dosa, dosa_bound
 from diffhw.recipes._dosa_refine import Refiner, derived_sizes, levels_of
 from diffhw.recipes._dosa_space import Problem, nest_of, random_plans, random_sizes
+
+QUICK = ["--networks", "bert", "--seeds", "1", "--samples", "1500", "--no-rivals", "--bound-seconds", "3"]
 
 NETWORKS = ("bert", "resnet50", "unet", "retinanet")
 CHUNK = 1024
@@ -191,6 +193,7 @@ def main() -> None:
             for label, nest in zip(network.names, best.nests, strict=True):
                 mappings.write_timeloop_mapping(nest, best.hierarchy, folder / f"{label}.map.yaml")
         print()
+    write("dosa", {name: part for name, part in results.items() if name != "machine"})
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "dosa.json").write_text(json.dumps(results, indent=1))

@@ -16,6 +16,8 @@ from benchmarks._common import table, write
 from diffhw import hardware, workloads
 from diffhw.recipes import best_mapping, best_mappings, mapping_space_size
 
+QUICK = ["--hierarchies", "gemmini"]
+
 
 def main() -> None:
     """Prints the tables and writes JSON."""

@@ -17,11 +17,14 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
+from benchmarks import _common
 from diffhw.mappings import DIMS, to_program
 from diffhw.models import nest_of
 from diffhw.recipes._dataflow_search import evolve_dataflow
 from diffhw.validation import REPAIRED, MaestroHardware, MaestroLayer, maestro
 from diffhw.workloads import Layer
+
+QUICK = ["--seeds", "1"]
 
 PES, L1, L2 = 168, 512, 108_000
 HARDWARE = MaestroHardware(num_pes=PES, noc_bw=81_920_000, noc_latency=1)
@@ -146,6 +149,7 @@ def main() -> None:
         print(
             f"\n{row['layer']} ({row['candidates']:,} candidates, {row['replays']} replays)\n{row['program']}"
         )
+    _common.write("gamma_layers", {"seeds": args.seeds, "rows": rows})
     if args.json:
         with open(args.json, "w") as file:
             json.dump(rows, file, indent=1)

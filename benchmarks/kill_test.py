@@ -24,6 +24,8 @@ from pathlib import Path
 
 from benchmarks import _common
 
+QUICK = ["--kills", "3", "--seconds", "5", "--processes", "1"]
+
 CHUNK = 1 << 17
 PATIENCE = 5.0  # claim_seconds
 

@@ -20,6 +20,8 @@ from diffhw import hardware, workloads
 from diffhw.mappings import LOOPS, ORDERS, LoopLevel, LoopNest, loop_order
 from diffhw.models import loopnest
 
+QUICK = ["--batches", "8192"]
+
 PLACES = np.array([[loop_order(order)[d] for d in LOOPS] for order in ORDERS.values()], np.float32)
 NETWORKS = ("resnet50", "mobilenet_v2", "bert_base", "vgg16")
 

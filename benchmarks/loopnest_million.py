@@ -30,6 +30,8 @@ from diffhw import hardware, numerics
 from diffhw._cli._progress import Progress
 from diffhw.models import loopnest, loopnest_counts
 
+QUICK = ["--count", "24576"]
+
 LEAST = 1 - 1e-5  # float32
 
 
@@ -140,6 +142,7 @@ def main(arguments=None) -> None:
     _common.table(
         f"{args.count:,} random mappings, float32", heads, [[row[key] for key in heads] for row in rows]
     )
+    _common.write("loopnest_million", {"of": args.count, "rows": rows})
     if args.json:
         with open(args.json, "w") as file:
             json.dump({"machine": _common.machine(), "of": args.count, "rows": rows}, file, indent=1)

@@ -19,6 +19,8 @@ from diffhw import hardware
 from diffhw.recipes import best_mapping, mapping_space_size, search_mappings
 from diffhw.workloads import Layer
 
+QUICK = ["--layers", "4", "--budget", "4000", "--hierarchies", "gemmini"]
+
 METHODS = ("gradient", "local", "evolution", "random")
 HIERARCHIES = ("gemmini", "eyeriss_like", "simba_like")
 

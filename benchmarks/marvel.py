@@ -21,6 +21,8 @@ from diffhw.recipes._marvel_off_chip import off_chip
 from diffhw.recipes._marvel_on_chip import Machine, candidates, dataflow_tile, evaluate
 from diffhw.workloads import Layer
 
+QUICK = ["--small", "3", "--joint", "1"]
+
 BLOCK = 8  # elements, for small layers
 WIDTH = {"w": 1.0, "i": 1.0, "o": 1.0, "psum": 1.0}
 OFF_CHIP_RULES = ("P1", "P2", "P5", "P6", "P7")
@@ -272,6 +274,7 @@ def main(arguments=None) -> None:
     few = [(layer, 3 * capacity + 600) for layer, capacity in small_layers(args.small).values()][: args.joint]
     result["on_chip_rules"] = on_chip_rules(few)
     result["decoupling"] = decoupling(few)
+    _common.write("marvel", {name: part for name, part in result.items() if name != "machine"})
     if args.json:
         with open(args.json, "w") as file:
             json.dump(result, file, indent=1)

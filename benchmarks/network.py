@@ -18,6 +18,8 @@ from benchmarks import _common, _pairs
 from diffhw import numerics, workloads
 from diffhw.models import systolic
 
+QUICK = ["--rounds", "5"]
+
 # mapping, layer loop, designs in a call
 FORMS = (("ws", "vmap", 1024), ("ws", "scan", 4096), ("one-hot", "scan", 64), ("one-hot", "scan", 4096))
 

@@ -1,11 +1,14 @@
-"""SCALE-Sim on a few layers, beside ours on the same layers and array.
+"""SCALE-Sim and ZigZag on a few layers, beside ours on the same layers and arrays.
 
-    python -m benchmarks.peers
+    python -m benchmarks.peers [--tools scalesim zigzag]
 
-The simulator comes from the package index into a virtual environment of its own in a temporary
-folder; without it the benchmark says so and ends. Both sides give cycles, SRAM and DRAM words of a
-stall-free run (InterfaceBandwidth CALC); the comparison is CPU seconds per layer, one process each.
-The tool reports the index of the last cycle, so its total is one below ours.
+Each comes from the package index into a virtual environment of its own in a temporary folder; without it
+the benchmark says so and goes on. SCALE-Sim: both sides give cycles, SRAM and DRAM words of a stall-free run
+(InterfaceBandwidth CALC); CPU seconds per layer, one process each. The tool reports the index of the last
+cycle, so its total is one below ours. ZigZag: CPU seconds per mapping that its own search evaluates on its
+TPU-like example (its cost model, no import or parsing), beside ours on the same file read as a hierarchy,
+random mappings of the same layer; whether the two agree is `diffhw validate zigzag`'s matter. The other
+tools of our reference tables are no Python packages: their recorded times stand in docs/performance.md.
 """
 
 import argparse
@@ -20,12 +23,17 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import _common, _pairs
-from diffhw.models import systolic
-from diffhw.workloads import Layer
+from benchmarks._loopnests import random_batch
+from diffhw import hardware
+from diffhw.models import loopnest, systolic
+from diffhw.workloads import Layer, write_zigzag_workload
 
-PACKAGES = ("scalesim==2.0.2", "numpy<2.4")
+QUICK = ["--tools", "scalesim"]
+
+PACKAGES = {"scalesim": ("scalesim==2.0.2", "numpy<2.4"), "zigzag": ("zigzag-dse==3.9.1", "six")}
 ROWS = COLS = 32
 BUFFER_KB = 64
+MAPPINGS = 32768  # of each layer in one call, for our time per mapping
 COPIES = 65536  # of each layer in one call, for our time per layer
 
 # name: input height and width, filter height and width, channels, filters, stride
@@ -66,17 +74,83 @@ print("RESULT " + json.dumps({"seconds": seconds, "cycles": float(row["Total Cyc
 """
 
 
-def install(folder: Path) -> Path | None:
-    """Python of a virtual environment with the simulator, or None."""
-    python = folder / "venv" / "bin" / "python"
+ZIGZAG_DRIVER = """
+import json, logging, os, sys, time
+import zigzag
+from zigzag import api
+from zigzag.stages.evaluation import cost_model_evaluation as stage
+logging.disable(logging.CRITICAL)
+plain, spent = stage.CostModelEvaluation, [0, 0.0]
+def counted(*arguments, **keywords):
+    start = time.process_time()
+    out = plain(*arguments, **keywords)
+    spent[0] += 1
+    spent[1] += time.process_time() - start
+    return out
+stage.CostModelEvaluation = counted
+inputs = os.path.join(os.path.dirname(zigzag.__file__), "inputs")
+workload, out = sys.argv[1:]
+start = time.process_time()
+api.get_hardware_performance_zigzag(
+    workload, inputs + "/hardware/tpu_like.yaml", inputs + "/mapping/default.yaml", opt="EDP", lpf_limit=4,
+    dump_folder=out, nb_spatial_mappings_generated=1, loma_show_progress_bar=False)
+print("RESULT " + json.dumps({"mappings": spent[0], "model_s": spent[1], "all_s": time.process_time() - start,
+                              "accelerator": inputs + "/hardware/tpu_like.yaml"}))
+"""
+
+
+def install(folder: Path, tool: str) -> Path | None:
+    """Python of a virtual environment with the tool, or None."""
+    python = folder / tool / "bin" / "python"
     try:
-        subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True, capture_output=True)
-        command = [str(python), "-m", "pip", "install", "--quiet", *PACKAGES]
+        command = [sys.executable, "-m", "venv", str(folder / tool)]
+        subprocess.run(command, check=True, capture_output=True)
+        command = [str(python), "-m", "pip", "install", "--quiet", *PACKAGES[tool]]
         subprocess.run(command, check=True, capture_output=True, timeout=300)
     except (subprocess.SubprocessError, OSError) as error:
-        print(f"SCALE-Sim could not be installed ({type(error).__name__}): the comparison is left out")
+        name = PACKAGES[tool][0]
+        print(f"{name} could not be installed ({type(error).__name__}): the comparison is left out")
         return None
     return python
+
+
+def zigzag(folder: Path, rounds: int = 5) -> list[dict]:
+    """CPU seconds per mapping: ZigZag's cost model in its own search, and ours in a batch."""
+    python = install(folder, "zigzag")
+    if python is None:
+        return []
+    results, rows = [], []
+    for label, (h, w, r, s, c, k, stride) in LAYERS.items():
+        layer = Layer.create(h=h, w=w, r=r, s=s, c=c, k=k, stride_h=stride, stride_w=stride)
+        path = folder / "workload.yaml"
+        write_zigzag_workload(layer, path)
+        command = [str(python), "-c", ZIGZAG_DRIVER, str(path), str(folder / "zigzag-out")]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+        found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+        if not found:
+            print(f"ZigZag failed on {label}: {done.stderr.strip().splitlines()[-1:]}")
+            continue
+        theirs = json.loads(found[-1].removeprefix("RESULT "))
+        chip = hardware.read_zigzag(theirs.pop("accelerator"))
+        nests = jax.tree.map(jnp.asarray, random_batch(chip, MAPPINGS)[1])
+        costs = lambda nest, layer=layer, chip=chip: loopnest.layer(layer, chip, nest)
+        figures = lambda nest, costs=costs: (costs(nest).energy_pj, costs(nest).cycles)
+        start = time.process_time()
+        batch = jax.jit(jax.vmap(figures)).lower(nests).compile()
+        compile_s, seconds = time.process_time() - start, []
+        jax.block_until_ready(batch(nests))
+        for _ in range(rounds):
+            start = time.process_time()
+            for _ in range(5):
+                jax.block_until_ready(batch(nests))
+            seconds.append((time.process_time() - start) / 5 / MAPPINGS)
+        ours, each = _common.median(seconds), theirs["model_s"] / theirs["mappings"]
+        row = {"layer": label, "zigzag": theirs, "zigzag_s": each, "diffhw_s": ours, "compile_s": compile_s}
+        results.append(row | {"ratio": each / ours})
+        rows.append([label, theirs["mappings"], each * 1e3, ours * 1e9, each / ours, compile_s])
+    header = ["CPU time per mapping", "evaluated", "ZigZag ms", "ours ns (in a batch)", "ratio"]
+    _common.table(f"{PACKAGES['zigzag'][0]}, its TPU-like example", [*header, "our compile s"], rows)
+    return results
 
 
 def simulate(python: Path, folder: Path, shape, dataflow: str) -> dict | None:
@@ -134,45 +208,58 @@ def ours(shape, dataflow: str) -> dict:
     }
 
 
-def main(arguments=None) -> None:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args(arguments)
+def scalesim(folder: Path) -> list[dict]:
+    """CPU seconds per layer: SCALE-Sim, and ours in a batch and alone."""
     results, rows = [], []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        python = install(folder)
-        if python is None:
-            return
-        for label, shape in LAYERS.items():
-            for dataflow in ("os", "ws"):
-                theirs, mine = simulate(python, folder, shape, dataflow), ours(shape, dataflow)
-                if theirs is None:
-                    continue
-                same = mine["cycles"] - 1 == theirs["cycles"]
-                ratio, alone = theirs["seconds"] / mine["seconds"], theirs["seconds"] / mine["single_call_s"]
-                results.append(
-                    {
-                        "layer": label,
-                        "dataflow": dataflow,
-                        "scalesim": theirs,
-                        "diffhw": mine,
-                        "ratio": ratio,
-                        "ratio_single_call": alone,
-                    }
-                )
-                rows.append(
-                    [
-                        f"{label}, {dataflow}",
-                        theirs["seconds"],
-                        mine["seconds"] * 1e9,
-                        ratio,
-                        alone,
-                        same,
-                        mine["compile_s"],
-                    ]
-                )
+    python = install(folder, "scalesim")
+    if python is None:
+        return []
+    for label, shape in LAYERS.items():
+        for dataflow in ("os", "ws"):
+            theirs, mine = simulate(python, folder, shape, dataflow), ours(shape, dataflow)
+            if theirs is None:
+                continue
+            same = mine["cycles"] - 1 == theirs["cycles"]
+            ratio, alone = theirs["seconds"] / mine["seconds"], theirs["seconds"] / mine["single_call_s"]
+            results.append(
+                {
+                    "layer": label,
+                    "dataflow": dataflow,
+                    "scalesim": theirs,
+                    "diffhw": mine,
+                    "ratio": ratio,
+                    "ratio_single_call": alone,
+                }
+            )
+            rows.append(
+                [
+                    f"{label}, {dataflow}",
+                    theirs["seconds"],
+                    mine["seconds"] * 1e9,
+                    ratio,
+                    alone,
+                    same,
+                    mine["compile_s"],
+                ]
+            )
     header = ["CPU time per layer", "SCALE-Sim s", "ours ns (in a batch)", "ratio", "ratio, one call"]
-    _common.table(f"{PACKAGES[0]}, {ROWS} x {COLS} array", [*header, "same cycles", "our compile s"], rows)
-    _common.write("peers", {"packages": PACKAGES, "rows": results})
+    _common.table(
+        f"{PACKAGES['scalesim'][0]}, {ROWS} x {COLS} array", [*header, "same cycles", "our compile s"], rows
+    )
+    return results
+
+
+def main(arguments=None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tools", nargs="*", default=tuple(PACKAGES), choices=tuple(PACKAGES))
+    options = parser.parse_args(arguments)
+    result: dict = {"packages": PACKAGES}
+    with tempfile.TemporaryDirectory() as name:
+        if "scalesim" in options.tools:
+            result["rows"] = scalesim(Path(name))
+        if "zigzag" in options.tools:
+            result["zigzag"] = zigzag(Path(name))
+    _common.write("peers", result)
 
 
 if __name__ == "__main__":

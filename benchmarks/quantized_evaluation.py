@@ -30,6 +30,8 @@ import numpy as np
 from benchmarks import _common
 from diffhw.quantization._quantizer import SIGN_SLACK
 
+QUICK = ["--networks", "cnn_tiny", "--count", "64", "--epochs", "2"]
+
 _TILE = 64
 _VMAPPED = 16
 

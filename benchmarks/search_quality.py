@@ -18,6 +18,8 @@ from diffhw.recipes._problem import make_problem
 from diffhw.search import enumeration, gradient, local_search, random_search
 from diffhw.spaces import Choice, Integer, Space
 
+QUICK = ["--seeds", "2", "--cases", "1"]
+
 CASES = (("mobilenet_v2", 4.0), ("mobilenet_v2", 2.5), ("resnet50", 12.0), ("bert_base", 12.0))
 
 
@@ -89,9 +91,10 @@ def main(arguments=None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--large", action="store_true")
+    parser.add_argument("--cases", type=int, default=len(CASES), help="the first of the cases (default: all)")
     options = parser.parse_args(arguments)
     results, rows = {}, []
-    cases = [(f"{n} {a:g} mm2", main_problem(n, a), True) for n, a in CASES]
+    cases = [(f"{n} {a:g} mm2", main_problem(n, a), True) for n, a in CASES[: options.cases]]
     if options.large:
         cases += [(f"{n} {a:g} mm2, fine", large_problem(n, a), False) for n, a in CASES[2:]]
     for name, problem, small in cases:

@@ -1,9 +1,11 @@
-"""Start-up: import time on top of jax, ``--help`` without jax, compile time of a network's gradient.
+"""Start-up: imports, cold and warm commands and their compile share, compile time of a network's gradient.
 
-    python -m benchmarks.startup [--repeats R]
+    python -m benchmarks.startup [--repeats R] [--quick]
 
-Every figure of an import comes from a fresh process; every compile from a fresh process without the
-persistent cache. Bars: import <= 0.3 s on top of jax, compile (one dataflow) <= 2 s.
+Every figure comes from fresh processes. Cold: an empty cache folder (XDG_CACHE_HOME) for each run; warm:
+the same command again. A command's seconds are those of the whole process, interpreter included; its trace,
+compile and cache shares are what JAX reports. --quick: fewer forms of the gradient. Bars: import <= 0.3 s on
+top of jax, compile (one dataflow) <= 2 s, ``diffhw cost resnet50`` <= 3 s cold and <= 1.5 s warm.
 """
 
 import argparse
@@ -11,9 +13,13 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 from benchmarks import _common
+
+QUICK = ["--quick"]
 
 ROOT = Path(__file__).parent.parent
 
@@ -64,10 +70,43 @@ print(json.dumps(dict(zip(("trace", "lower", "compile"), (b - a for a, b in zip(
 """
 
 
-def fresh(code: str, *arguments) -> dict:
-    """The JSON that ``code`` prints in a new process."""
+COMMAND = """
+import contextlib, io, json, sys
+from diffhw import cli
+from diffhw._cli._runtime import start_jax
+jax = start_jax()  # as the command itself would next
+spent = {}
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, seconds, **more: spent.update({event: spent.get(event, 0.0) + seconds}))
+with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.redirect_stderr(io.StringIO()) as said:
+    code = cli.main(sys.argv[1:])
+if code:
+    sys.exit(said.getvalue())
+print(json.dumps(spent))
+"""
+
+COMMANDS = {  # name: (arguments, bar cold, bar warm)
+    "diffhw cost resnet50": (["cost", "resnet50", "--hardware", "edge"], 3.0, 1.5),
+    "diffhw sweep alexnet": (
+        ["sweep", "alexnet", "--space", "docs/examples/space.yaml", "--budget", "1024", "--out", "{out}"],
+        None,
+        None,
+    ),
+}
+FORMS = (
+    ("ws", "scan", 1),
+    ("one-hot", "scan", 64),
+    ("ws", "vmap", 1),
+    ("ws", "scan", 64),
+    ("mixture", "vmap", 1),
+    ("mixture", "scan", 1),
+)
+
+
+def fresh(code: str, *arguments, **settings) -> dict:
+    """The JSON that ``code`` prints in a new process, without compilation cache unless ``settings`` say."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    environment = {**os.environ, "PYTHONPATH": path, "JAX_ENABLE_COMPILATION_CACHE": "false", **settings}
     command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     if done.returncode:
@@ -81,10 +120,37 @@ def middle(code: str, repeats: int, *arguments) -> dict:
     return {name: _common.median([run[name] for run in runs]) for name in runs[0]}
 
 
+def command(words: list[str], repeats: int) -> dict[str, dict]:
+    """{"cold": ..., "warm": ...}: medians of the seconds of a command, by `COMMAND`."""
+    found: dict[str, list[dict]] = {"cold": [], "warm": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(repeats):
+            for kind, runs in found.items():
+                filled = [word.replace("{out}", f"{folder}/out-{i}-{kind}") for word in words]
+                settings = {"XDG_CACHE_HOME": f"{folder}/cache-{i}", "JAX_ENABLE_COMPILATION_CACHE": "true"}
+                begin = time.perf_counter()
+                spent = fresh(COMMAND, *filled, **settings)
+                seconds = time.perf_counter() - begin
+                of = lambda *ends, spent=spent: sum(v for k, v in spent.items() if k.endswith(ends))
+                runs.append(
+                    {
+                        "seconds": seconds,
+                        "trace": of("jaxpr_trace_duration", "jaxpr_to_mlir_module_duration"),
+                        "compile_or_load": of("backend_compile_duration"),
+                    }
+                )
+    return {
+        kind: {name: _common.median([run[name] for run in runs]) for name in runs[0]}
+        for kind, runs in found.items()
+    }
+
+
 def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5, help="processes per figure (default 5)")
-    repeats = parser.parse_args(arguments).repeats
+    parser.add_argument("--quick", action="store_true", help="two of the six forms of the gradient")
+    options = parser.parse_args(arguments)
+    repeats = options.repeats
     imports, helped = middle(IMPORT, repeats), middle(HELP, repeats)
     _common.table(
         "start-up, seconds (median of fresh processes)",
@@ -95,15 +161,18 @@ def main(arguments=None) -> None:
             [f"diffhw --help (jax imported: {bool(helped['jax'])})", helped["seconds"], "no jax"],
         ],
     )
+    rows, commands = [], {}
+    for name, (words, *bars) in COMMANDS.items():
+        commands[name] = command(words, repeats)
+        for (kind, figures), bar in zip(commands[name].items(), bars, strict=True):
+            rows.append([f"{name}, {kind}", *figures.values(), "" if bar is None else bar])
+    _common.table(
+        "commands, seconds of the whole process",
+        ["command", "seconds", "trace", "compile or load", "bar"],
+        rows,
+    )
     rows, compiles = [], []
-    for mapping, loop, batch in (
-        ("ws", "vmap", 1),
-        ("ws", "scan", 1),
-        ("ws", "scan", 64),
-        ("mixture", "vmap", 1),
-        ("mixture", "scan", 1),
-        ("one-hot", "scan", 64),
-    ):
+    for mapping, loop, batch in FORMS[:2] if options.quick else FORMS:
         times = middle(COMPILE, repeats, mapping, loop, batch)
         total = sum(times.values())
         compiles.append({"mapping": mapping, "layer_loop": loop, "designs": batch, **times, "total": total})
@@ -113,7 +182,14 @@ def main(arguments=None) -> None:
         ["mapping, form", "trace", "lower", "compile", "total (bar 2, one dataflow)"],
         rows,
     )
-    _common.write("startup", {"repeats": repeats, "imports": imports, "help": helped, "compile": compiles})
+    result = {
+        "repeats": repeats,
+        "imports": imports,
+        "help": helped,
+        "commands": commands,
+        "compile": compiles,
+    }
+    _common.write("startup", result)
 
 
 if __name__ == "__main__":

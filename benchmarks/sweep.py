@@ -26,6 +26,8 @@ from diffhw import search
 from diffhw.search._sweep_order import order_of
 from diffhw.search._sweep_program import Figures, Program
 
+QUICK = ["--rounds", "5"]
+
 AXES = ("latency_s", "energy_pj", "area_mm2")
 NAMES = ("edp", *AXES, "feasible")
 CALL = 1 << 22

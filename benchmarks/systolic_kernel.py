@@ -26,6 +26,8 @@ from benchmarks._pairs import DATAFLOWS, KNOBS, LEAVES, SIZES
 from diffhw import numerics
 from diffhw.models import array_counts, systolic
 
+QUICK = ["--count", "262144", "--rounds", "5"]
+
 BATCHES = (16384, 65536, 262144)
 BLOCKS = (1024, *BATCHES)  # and all
 FLAGS = ("-O3", "-march=native", "-ffast-math", "-fopenmp", "-fopt-info-vec-optimized")

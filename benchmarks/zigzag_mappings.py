@@ -23,6 +23,8 @@ from diffhw.validation._table import architectures_beside
 from diffhw.validation._zigzag_loopnest import Nested, as_loopnest
 from diffhw.validation._zigzag_read import Unanswerable, read_architectures, read_rows
 
+QUICK = ["tests/data/zigzag_rows.jsonl", "--limit", "200"]
+
 
 def recost(nested: Nested) -> tuple[float, float, float]:
     """pJ x cycles, pJ and cycles of the row's own mapping, float64; inf if it does not fit."""

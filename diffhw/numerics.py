@@ -23,6 +23,7 @@ __all__ = [
     "as_float",
     "before",
     "ceil_div",
+    "ceil_ratio",
     "fits",
     "floor_div",
     "is_one",
@@ -67,6 +68,40 @@ def _ceil_div_jvp(primals, tangents):
     inverse = reciprocal(d)
     slope = jnp.where(a > d, inverse, 0.0)
     return _exact_ceil(a, d), slope * (da - (a * inverse) * dd)
+
+
+def _excess(q, d, a):
+    """``q * d - a`` to about twice the precision: the product in halves whose own products are exact."""
+    finfo = jnp.finfo(jnp.result_type(a, d))
+    half = lambda x: jax.lax.reduce_precision(x, finfo.nexp, finfo.nmant // 2)
+    q_high, d_high = half(q), half(d)
+    q_low, d_low = q - q_high, d - d_high
+    return ((q_high * d_high - a) + (q_high * d_low + q_low * d_high)) + q_low * d_low
+
+
+@jax.custom_jvp
+def ceil_ratio(a, d):
+    """``ceil(a / d)`` of positive floats that need not be whole, right wherever it is below 2**24 (float32).
+
+    The plain quotient rounds to a whole number that the ratio exceeds by less than an ulp; at 60,000
+    cycles that is an error of 1.7e-5. Surrogate slope: that of `ceil_div`.
+
+    >>> float(ceil_ratio(jnp.float32(1003.0), jnp.float32(0.01)))  # the divisor is 0.00999999977648...
+    100301.0
+    """
+    d = d + 0.0 * a
+    q = jnp.ceil(a / d)
+    q = jnp.where(_excess(q - 1, d, a) >= 0, q - 1, q)
+    return jnp.where(_excess(q, d, a) < 0, q + 1, q)
+
+
+@ceil_ratio.defjvp
+def _ceil_ratio_jvp(primals, tangents):
+    a, d = primals
+    da, dd = tangents
+    inverse = reciprocal(d)
+    slope = jnp.where(a > d, inverse, 0.0)
+    return ceil_ratio(a, d), slope * (da - (a * inverse) * dd)
 
 
 @jax.custom_jvp
@@ -161,21 +196,26 @@ def _log_jvp(primals, tangents):
     return log(primals[0]), reciprocal(primals[0]) * tangents[0]
 
 
+_CENTRE = 64.0  # of the range that powers are taken over, in units: keeps the logarithms small
+
+
 @jax.custom_jvp
 def power(x, p, unit=1.0):
-    """``(x / unit) ** p`` for positive x and unit, to about 1e-6 in float32.
+    """``(x / unit) ** p`` for positive x and unit, to 1e-6 in float32 for x / unit up to 2**14.
 
-    A logarithm and an exponential, which XLA vectorises on CPU (its power it does not). The late unit
-    and the maximum are there for the reason given at `reciprocal`.
+    A logarithm and an exponential, which XLA vectorises on CPU (its power it does not). An exponential's
+    error is its argument's, so the logarithm is that of x over 64 units. The maximum is there for the
+    reason given at `reciprocal`.
     """
-    return jnp.maximum(jnp.exp(p * (jnp.log(x) - jnp.log(unit))), 0.0)
+    inner = jnp.exp(p * jnp.log(x / (unit * _CENTRE)))
+    return jnp.maximum(inner * jnp.exp(p * math.log(_CENTRE)), 0.0)
 
 
 @power.defjvp
 def _power_jvp(primals, tangents):
     x, p, unit = primals
     dx, dp, dunit = tangents
-    out, logarithm = power(x, p, unit), jnp.log(x) - jnp.log(unit)
+    out, logarithm = power(x, p, unit), jnp.log(x / (unit * _CENTRE)) + math.log(_CENTRE)
     return out, out * (p * (dx * reciprocal(x) - dunit * reciprocal(unit)) + logarithm * dp)
 
 

@@ -15,7 +15,16 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 cache = os.environ.get("DIFFHW_TEST_CACHE", str(pathlib.Path.home() / ".cache" / "diffhw-tests"))
 jax.config.update("jax_compilation_cache_dir", cache)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+# Small programs as well: what one worker has compiled the others load (half of a room's time, measured).
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def pytest_configure(config):
+    # Halves of the list, evened out at the end: a file's programs and fixtures are made by one worker.
+    if getattr(config.option, "dist", "no") == "load":
+        config.option.dist = "worksteal"
+    # A worker may meet an entry of the cache that another is just writing; then it compiles.
+    config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache")
 
 
 @pytest.fixture(scope="module", autouse=True)

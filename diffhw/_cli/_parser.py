@@ -196,8 +196,8 @@ def _sweep(add) -> None:
     option("--model", type=one_of("systolic", "dataflow", "loopnest"), metavar="systolic|dataflow|loopnest",
            help="cost model (default: the file's, else systolic)")  # fmt: skip
     option("--objective", default="edp", metavar="NAME",
-           help="figure to make small: edp, latency_s, energy_pj, area_mm2, power_w, cycles, idle, "
-           "dram_bytes (default: edp)")  # fmt: skip
+           help="figure to make small: edp, latency_s, energy_pj, area_mm2, power_w (short: latency, energy, "
+           "area, power), cycles, idle, dram_bytes (default: edp)")  # fmt: skip
     option("--pareto", type=words, default=["latency_s", "energy_pj", "area_mm2"], metavar="NAME,NAME",
            help="axes of the Pareto set, or none (default: latency_s,energy_pj,area_mm2)")  # fmt: skip
     option("--top-k", type=whole(1, 10_000), default=10, metavar="K", help="best designs kept (default: 10)")

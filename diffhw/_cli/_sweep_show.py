@@ -24,8 +24,8 @@ _HEADS = {
 }
 _ALWAYS = ("edp", "latency_s", "energy_pj", "area_mm2")
 _OBJECTIVES = {"edp": ("edp", 1.0), "latency_s": ("latency", 1.0), "energy_pj": ("energy", 1e-12)}
+_SHOWN = 6  # choices of a design in a sentence
 _CLOUD = 2048  # random designs drawn behind the Pareto set
-_BATCH = 4096
 
 
 class Told:
@@ -48,17 +48,6 @@ def _time(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def _exact(problem, index: np.ndarray) -> dict[str, np.ndarray]:
-    """Float64 figures, in batches of one shape."""
-    parts = []
-    for begin in range(0, len(index), _BATCH):
-        rows = index[begin : begin + _BATCH]
-        size = _BATCH if len(index) > _BATCH else len(rows)
-        padded = np.concatenate([rows, np.repeat(rows[:1], size - len(rows), axis=0)])
-        parts.append({name: value[: len(rows)] for name, value in problem.exact(padded).items()})
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _word(problem, name: str) -> str:
@@ -124,9 +113,9 @@ def _picture(problem, result, front, path: Path) -> None:
         [found[result.objective] * factor if name == "objective" else found[name] for name in names], 1
     )
     sample = np.asarray(problem.space.sample(jax.random.key(0), _CLOUD))
-    cloud = _exact(problem, sample)
+    cloud = problem.exact(sample)
     legal = cloud["feasible"] > 0
-    best = _exact(problem, result.top.index[:1])
+    best = problem.exact(result.top.index[:1])
     seen = Designs(
         np.concatenate([sample[legal], result.pareto.index, result.top.index[:1]]),
         np.concatenate([columns(cloud)[legal], columns(front), columns(best)]),
@@ -194,21 +183,48 @@ def _lines(args, problem, result, host) -> list[str]:
     return [*lines, *result.notes]
 
 
+def _nothing(args, problem, result, out: Path) -> str:
+    """Which limit binds, by how much the nearest design misses it, and what to do. One sentence."""
+    from diffhw.models._show import quantity
+    from diffhw.recipes._sweep import METRICS
+    from diffhw.recipes._sweep_nearest import nearest_design
+
+    limits = ", ".join(f"{name} <= {limit:g}" for name, limit in problem.limits.items())
+    text = f"none of the {result.designs:,} designs is feasible ({limits or 'buffers too small'})"
+    near = nearest_design(problem, order=result.order, designs=result.designs, seed=result.seed)
+    if near is None:
+        return f"{text}: widen the variables in {args.space}; the sweep is in {out}"
+    choices = [f"{_word(problem, name)} {_cell(value)}" for name, value in near.choices.items()]
+    more = f" and {len(choices) - _SHOWN} more" if len(choices) > _SHOWN else ""
+    which = f"the nearest one ({', '.join(choices[:_SHOWN])}{more})"
+    if near.looked < result.designs:
+        which = f"the nearest of {near.looked:,} drawn at random ({', '.join(choices[:_SHOWN])}{more})"
+    if near.value is None:
+        return (
+            f"{text}: a buffer or the array is too small for the layers, {which} by {100 * near.over:.3g} %; "
+            f"allow larger ones in {args.space}; the sweep is in {out}"
+        )
+    unit = METRICS[near.binding]
+    return (
+        f"{text}: {near.binding} binds, {which} has {quantity(near.value, unit)} where the limit is "
+        f"{quantity(problem.limits[near.binding], unit)} ({100 * near.over:.3g} % over); raise the limit or "
+        f"widen the variables in {args.space}; the sweep is in {out}"
+    )
+
+
 def report_sweep(args, problem, result, objective: str, out: Path, host: tuple[int, int]):
     """Writes files for people beside the engine's; returns (document for --json, what to print).
 
     Raises UserError if nothing was feasible.
     """
+    from diffhw.recipes._sweep import metric_name
+
     if not len(result.top):
-        limits = ", ".join(f"{name} <= {limit:g}" for name, limit in problem.limits.items())
-        raise UserError(
-            f"none of the {result.designs:,} designs is feasible ({limits or 'buffers too small'}); "
-            f"the sweep is in {out}"
-        )
-    figures = _exact(problem, result.top.index)
+        raise UserError(_nothing(args, problem, result, out))
+    figures = problem.exact(result.top.index)
     writers = {"top.csv": lambda path: path.write_text(_csv(problem, result.top, figures), encoding="utf-8")}
     if len(result.pareto):
-        front = _exact(problem, result.pareto.index)
+        front = problem.exact(result.pareto.index)
         writers["pareto.csv"] = lambda path: path.write_text(
             _csv(problem, result.pareto, front), encoding="utf-8"
         )
@@ -243,7 +259,7 @@ def report_sweep(args, problem, result, objective: str, out: Path, host: tuple[i
     }
     shown = [_table(problem, result, figures, objective), ""]
     if len(result.pareto):
-        axes = ", ".join(_HEADS[name][0] for name in args.pareto if name in _HEADS) or "the metrics"
+        axes = ", ".join(_HEADS[metric_name(name)][0] for name in args.pareto)
         shown += [f"Pareto set over {axes}: {len(result.pareto):,} designs"]
     shown += [*_lines(args, problem, result, host), ""]
     names = dict.fromkeys(Path(path).relative_to(out).parts[0] for path in files)

@@ -235,7 +235,8 @@ def number(value, where: str, *, zero: bool = False, infinite: bool = False) -> 
         raise ValueError(f"{where} must be a number, got {value!r}") from None
     low = found < 0 or (found == 0 and not zero)
     if math.isnan(found) or low or (math.isinf(found) and not infinite):
-        raise ValueError(f"{where} must be {'>= 0' if zero else '> 0'} and finite, got {value}")
+        finite = "" if infinite else " and finite"
+        raise ValueError(f"{where} must be {'>= 0' if zero else '> 0'}{finite}, got {value}")
     return found
 
 

@@ -18,10 +18,10 @@ import math
 
 import jax.numpy as jnp
 
+from diffhw._files.documents import read_text
 from diffhw.hardware._accelerator import Accelerator, Level
 from diffhw.hardware._dram import dram as make_dram
 from diffhw.hardware._technology import Technology
-from diffhw.hardware._yaml import read_text
 
 __all__ = ["read_maestro_hw", "read_maestro_keys"]
 

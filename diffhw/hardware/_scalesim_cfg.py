@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from diffhw._files.documents import number, read_text
 from diffhw.hardware._accelerator import Accelerator, Level
 from diffhw.hardware._dram import dram as make_dram
 from diffhw.hardware._technology import Technology
-from diffhw.hardware._yaml import number, read_text
 
 __all__ = ["read_scalesim_cfg", "write_scalesim_cfg"]
 

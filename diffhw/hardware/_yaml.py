@@ -13,11 +13,11 @@ What is left out has the default of `create`. Errors name file, line, key, what 
 
 import dataclasses
 import difflib
-import math
 from pathlib import Path
 
 import numpy as np
 
+from diffhw._files.documents import number, plain, read_text
 from diffhw.hardware._accelerator import Accelerator, Dram, Level
 from diffhw.hardware._dram import DRAM_TYPES
 from diffhw.hardware._dram import dram as make_dram
@@ -74,28 +74,6 @@ def _where(where) -> Where:
     return where if isinstance(where, Where) else Where(where)
 
 
-def number(value, where, *, zero: bool = False, infinite: bool = False) -> float:
-    """``value`` as a float > 0 (>= 0 with ``zero``), or a ValueError that begins with ``where``.
-
-    Text that reads as a number counts as one (YAML reads 1e9 as text).
-    """
-    try:
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise ValueError
-        result = float(value)
-    except ValueError:
-        raise ValueError(f"{where} must be a number, got {value!r}") from None
-    bound = ">= 0" if zero else "> 0"
-    if (
-        math.isnan(result)
-        or result < 0
-        or (result == 0 and not zero)
-        or (math.isinf(result) and not infinite)
-    ):
-        raise ValueError(f"{where} must be {bound}{'' if infinite else ' and finite'}, got {value}")
-    return result
-
-
 def mapping(value, allowed, where) -> dict:
     """``value`` as a dict whose keys are all among ``allowed``, or a ValueError with the nearest key."""
     where = _where(where)
@@ -109,12 +87,6 @@ def mapping(value, allowed, where) -> dict:
     return value
 
 
-def _plain(value) -> float | int:
-    """A concrete scalar as the Python number that reads back to the same float."""
-    number = float(np.asarray(value))
-    return int(number) if number.is_integer() and abs(number) < 2**53 else number
-
-
 def to_dict(hw: Accelerator) -> dict:
     """``hw`` as plain numbers, strings, lists and dicts. Leaves must be concrete scalars.
 
@@ -122,17 +94,17 @@ def to_dict(hw: Accelerator) -> dict:
     """
     kind = int(np.asarray(hw.dram.kind))
     return {
-        **{name: _plain(getattr(hw, name)) for name in _NUMBERS},
+        **{name: plain(getattr(hw, name)) for name in _NUMBERS},
         "levels": [
             {"name": level.name, "keeps": level.keeps}
-            | {name: _plain(getattr(level, name)) for name in _LEVEL_NUMBERS}
+            | {name: plain(getattr(level, name)) for name in _LEVEL_NUMBERS}
             for level in hw.levels
         ],
         "dram": {
             "kind": DRAM_TYPES[kind] if 0 <= kind < len(DRAM_TYPES) else "custom",
-            **{name: _plain(getattr(hw.dram, name)) for name in _DRAM_NUMBERS},
+            **{name: plain(getattr(hw.dram, name)) for name in _DRAM_NUMBERS},
         },
-        "technology": {name: _plain(getattr(hw.technology, name)) for name in _TECHNOLOGY},
+        "technology": {name: plain(getattr(hw.technology, name)) for name in _TECHNOLOGY},
     }
 
 
@@ -218,16 +190,6 @@ def from_dict(data: dict, where="hardware") -> Accelerator:
         kept = ", ".join(level.keeps for level in made.levels)
         raise ValueError(f"{where / 'levels'}: no level keeps {homeless[0]!r} of w, i, o; they keep {kept}")
     return made
-
-
-def read_text(path) -> str:
-    """Text of a file, or a ValueError of one sentence."""
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not a text file") from None
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def read_document(path) -> tuple[dict, Where]:

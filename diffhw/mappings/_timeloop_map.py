@@ -9,18 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from diffhw._files import timeloop
 from diffhw._files.documents import Table, nearest, rows, table, whole, write_text, write_yaml_text
 from diffhw._files.shapes import Shape
-from diffhw._files.timeloop import (
-    CONVENTION,
-    factors,
-    known_shape,
-    permutation,
-    problem_shape,
-    read_top,
-    split_axes,
-    tensor_letters,
-)
 from diffhw.hardware import Hierarchy
 from diffhw.mappings._loopnest import LOOPS, LoopNest
 from diffhw.mappings._loopnest_text import check_whole
@@ -64,7 +55,7 @@ def read_timeloop_mapping(path, hierarchy: Hierarchy, layer=None, *, problem=Non
         if kind not in ("temporal", "spatial"):
             continue
         name = hierarchy.names[index]
-        found = factors(one.get("factors"), one.where("factors"))
+        found = timeloop.factors(one.get("factors"), one.where("factors"))
         for dim, factor in found.items():
             if dim not in shape.loops:
                 raise ValueError(f"{one.where('factors')}: unknown loop {dim!r}{nearest(dim, shape.loops)}")
@@ -73,7 +64,7 @@ def read_timeloop_mapping(path, hierarchy: Hierarchy, layer=None, *, problem=Non
                     f"{one.where('factors')}: a factor of 0 (what is left of {dim!r}) is not "
                     "supported, write it out"
                 )
-        order = permutation(one.get("permutation"), one.where("permutation"), shape.loops)
+        order = timeloop.permutation(one.get("permutation"), one.where("permutation"), shape.loops)
         if kind == "temporal":
             if "temporal" in levels[index]:
                 raise ValueError(f"{one.where()}: {name} has two temporal directives")
@@ -107,7 +98,7 @@ def _file(directives, path) -> str:
 
 
 def _read(path, hierarchy: Hierarchy, problem) -> tuple[list[tuple[int, Table]], Shape]:
-    top = read_top(path)
+    top = timeloop.read_top(path)
     if "mapping" not in top:
         raise ValueError(f"{top.file} has no mapping: the key 'mapping' is missing{nearest('mapping', top)}")
     entries = rows(top["mapping"], top.where("mapping"))
@@ -127,14 +118,14 @@ def _read(path, hierarchy: Hierarchy, problem) -> tuple[list[tuple[int, Table]],
                 f"{one.where('type')}: unknown type {one['type']!r}{nearest(one['type'], _TYPES)}"
             )
         directives.append((_level(str(one["target"]), hierarchy, one), one))
-    found = problem_shape(top if problem is None else read_top(problem))
+    found = timeloop.problem_shape(top if problem is None else timeloop.read_top(problem))
     names = {
         letter
         for _, one in directives
         for key in ("factors", "permutation")
         for letter in str(one.get(key, ""))
     }
-    return directives, known_shape(found, names)
+    return directives, timeloop.known_shape(found, names)
 
 
 def _level(target: str, hierarchy: Hierarchy, one: Table) -> int:
@@ -151,8 +142,8 @@ def _keeps(directives, hierarchy: Hierarchy, shape: Shape) -> tuple[str, ...]:
     for index, one in directives:
         if one["type"] in ("temporal", "spatial"):
             continue
-        kept = tensor_letters(one.get("keep"), shape, one.where("keep"))
-        barred = tensor_letters(one.get("bypass"), shape, one.where("bypass"))
+        kept = timeloop.tensor_letters(one.get("keep"), shape, one.where("keep"))
+        barred = timeloop.tensor_letters(one.get("bypass"), shape, one.where("bypass"))
         both = set(kept) & set(barred)
         if both and "*" not in (one.get("keep"), one.get("bypass")):
             raise ValueError(f"{one.where()} keeps and bypasses the same data space")
@@ -184,7 +175,7 @@ def _axes(one: Table, order, found: dict[str, int], shape: Shape, level) -> tupl
     """Loops along X and along Y."""
     if "split" in one:
         dims = [dim for dim in shape.loops if dim in found] + [d for d in shape.loops if d not in found]
-        return split_axes(order, dims, whole(one["split"], one.where("split"), 0))
+        return timeloop.split_axes(order, dims, whole(one["split"], one.where("split"), 0))
     spread = [dim for dim, factor in found.items() if factor > 1]
     fans = [float(np.asarray(getattr(level, f"fanout_{axis}"))) > 1 for axis in "xy"]
     if spread and all(fans):
@@ -202,11 +193,11 @@ def write_timeloop_mapping(nest: LoopNest, hierarchy: Hierarchy, path, *, proble
     if len(nest.levels) != len(hierarchy.levels):
         raise ValueError(f"the hierarchy has {len(hierarchy.levels)} levels, the mapping {len(nest.levels)}")
     check_whole(nest, hierarchy.names)
-    shape = problem_shape(read_top(problem)) if problem is not None else CONVENTION
+    shape = timeloop.problem_shape(timeloop.read_top(problem)) if problem is not None else timeloop.CONVENTION
     if shape is None:
         raise ValueError(f"{problem} has no problem: the key 'problem' is missing")
     names = {ours: theirs for theirs, ours in shape.loops.items()}
-    if shape is CONVENTION and _one(nest.extent("g")):
+    if shape is timeloop.CONVENTION and _one(nest.extent("g")):
         del names["g"]
     for d in LOOPS:
         if d not in names and not _one(nest.extent(d)):

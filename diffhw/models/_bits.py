@@ -31,9 +31,9 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from diffhw.hardware import Accelerator, area_parts, leakage_w
+from diffhw.hardware import Accelerator, leakage_w
 from diffhw.mappings import Precision
-from diffhw.models._cost import Cost
+from diffhw.models._cost import Cost, cost_on
 from diffhw.models._model import with_kernel
 from diffhw.models._network import network_cost
 from diffhw.models._roofline import compulsory_bytes
@@ -184,21 +184,7 @@ def _layer(layer: Layer, hw: Accelerator, mapping, precision: Precision | None, 
         "leakage": leakage_w(hw) * cycles * picojoule_s,
         "dram_static": hw.dram.static_w * cycles * picojoule_s,
     }
-    area = area_parts(hw)
-    return Cost(
-        cycles=cycles,
-        energy_pj=functools.reduce(operator.add, energy.values()),
-        area_mm2=functools.reduce(operator.add, area.values()),
-        macs=layer.macs,
-        feasible=jnp.ones_like(cycles),
-        violation=jnp.zeros_like(cycles),
-        freq_hz=hw.freq_hz,
-        peak_macs_per_cycle=hw.peak_macs_per_cycle,
-        traffic_bytes=traffic | sram,
-        energy_parts=energy,
-        area_parts=area,
-        cycle_parts={"compute": compute, "stall": cycles - compute},
-    )
+    return cost_on(hw, macs=layer.macs, compute=compute, cycles=cycles, traffic=traffic | sram, energy=energy)
 
 
 def _sram_pj(hw: Accelerator, traffic: dict) -> Array:

@@ -3,10 +3,13 @@
 import functools
 import operator
 
+import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-__all__ = ["Cost"]
+from diffhw.hardware import Accelerator, area_parts
+
+__all__ = ["Cost", "cost_on"]
 
 
 @struct.dataclass(kw_only=True)
@@ -81,3 +84,27 @@ class Cost:
         from diffhw.models import _show
 
         return _show.html(self)
+
+
+def cost_on(
+    hw: Accelerator, *, macs, compute, cycles, traffic: dict[str, Array], energy: dict[str, Array]
+) -> Cost:
+    """The cost of one layer on an accelerator that every layer fits.
+
+    macs, compute (cycles without stalls), cycles: shape ().  traffic: bytes.  energy: pJ.
+    """
+    area = area_parts(hw)
+    return Cost(
+        cycles=cycles,
+        energy_pj=functools.reduce(operator.add, energy.values()),
+        area_mm2=functools.reduce(operator.add, area.values()),
+        macs=macs,
+        feasible=jnp.ones_like(cycles),
+        violation=jnp.zeros_like(cycles),
+        freq_hz=hw.freq_hz,
+        peak_macs_per_cycle=hw.peak_macs_per_cycle,
+        traffic_bytes=traffic,
+        energy_parts=energy,
+        area_parts=area,
+        cycle_parts={"compute": compute, "stall": cycles - compute},
+    )

@@ -28,7 +28,7 @@ from flax import struct
 from jax import Array, lax
 
 from diffhw.mappings import DIMS, LEVELS, Dataflow
-from diffhw.models._dataflow_loops import LoopSums, loop_sums
+from diffhw.models._dataflow_loops import LoopSums, loop_cuts, loop_sums
 from diffhw.numerics import floor_div, maximum, minimum
 from diffhw.workloads import Layer
 
@@ -193,16 +193,21 @@ def nest_of(layer: Layer, dataflow: Dataflow, pes) -> Nest:
     crowded = functools.reduce(operator.add, [maximum(number - 1, 0.0) for number in count])
 
     @jax.checkpoint
-    def summed(_, row):
+    def cut(_, row):
         extent, tiles, places = row
         # A level deals out one dimension, the outermost of those that ask (more are infeasible).
         units = [
             jnp.where((place <= where) & (place < nowhere), n, 1.0)
             for place, where, n in zip(places, first, level_units)
         ]
-        return None, (loop_sums(extent, tiles, units), units)
+        return None, (loop_cuts(extent, tiles, units), units)
 
-    every, dealt = lax.scan(summed, None, (asked[0], tiles, places))[1]
+    @jax.checkpoint
+    def summed(_, row):
+        return None, loop_sums(*row)
+
+    cuts, dealt = lax.scan(cut, None, (asked[0], tiles, places))[1]
+    every = lax.scan(summed, None, (asked[0], tiles, dealt, cuts))[1]
     at = lambda tree, i: jax.tree.map(lambda leaf: leaf[i], tree)
     sums = {d: at(every, i) for i, d in enumerate(DIMS)}
     units = {d: tuple(at(dealt, i)) for i, d in enumerate(DIMS)}

@@ -14,7 +14,7 @@ from jax import Array
 
 from diffhw.numerics import ceil_div, maximum, minimum
 
-__all__ = ["LoopSums", "loop_sums"]
+__all__ = ["LoopCuts", "LoopSums", "loop_cuts", "loop_sums"]
 
 
 @struct.dataclass
@@ -44,48 +44,95 @@ class LoopSums:
 
 @struct.dataclass
 class _Cut:
-    """An extent cut into pieces of ``tile``: how many, how large the last, how many folds over n units."""
+    """An extent cut into pieces of a tile: how many, and how many folds over the units."""
 
-    extent: Array
     pieces: Array
-    last: Array  # size of the last piece, 1..tile
     folds: Array
-    lead: Array  # what unit 0 has in the last fold
+
+
+@struct.dataclass
+class LoopCuts:
+    """All quotients of one dimension, leaves ``()``: what everything else about it is made of.
+
+    top:     of the extent at level 0.  full, last: at level 1, of a full piece and of the last one.
+    in_full, in_full_last, in_last_last: at level 2, of a full piece of level 1, of the last one in a full
+             piece of level 0, of the last one in the last one.
+    beyond_pieces: at level 2, of what a ragged piece has beside full ones.
+    """
+
+    top: _Cut
+    full: _Cut
+    last: _Cut
+    in_full: _Cut
+    in_full_last: _Cut
+    in_last_last: _Cut
+    beyond_pieces: Array
 
 
 def _cut(extent, tile, n) -> _Cut:
     pieces = ceil_div(extent, tile)
-    folds = ceil_div(pieces, n)
-    lead = minimum(extent - (folds - 1) * (n * tile), tile)
-    return _Cut(extent, pieces, extent - (pieces - 1) * tile, folds, lead)
+    return _Cut(pieces, ceil_div(pieces, n))
 
 
-def loop_sums(extent, tiles, units) -> LoopSums:
+def _last(cut: _Cut, extent, tile):
+    """Size of the last piece, 1..tile."""
+    return extent - (cut.pieces - 1) * tile
+
+
+def _lead(cut: _Cut, extent, tile, n):
+    """What unit 0 has in the last fold."""
+    return minimum(extent - (cut.folds - 1) * (n * tile), tile)
+
+
+def _beyond(extent_last, full: _Cut, tile, n):
+    return maximum(extent_last - (full.folds - 1) * (n * tile), 0.0)
+
+
+def loop_cuts(extent, tiles, units) -> LoopCuts:
+    """The quotients of `loop_sums`, apart from it: XLA on CPU would repeat them in each of its results."""
+    (t0, t1, t2), (n0, n1, n2) = tiles, units
+    top, full = _cut(extent, t0, n0), _cut(t0, t1, n1)
+    top_last = _last(top, extent, t0)
+    last = _cut(top_last, t1, n1)
+    return LoopCuts(
+        top=top,
+        full=full,
+        last=last,
+        in_full=_cut(t1, t2, n2),
+        in_full_last=_cut(_last(full, t0, t1), t2, n2),
+        in_last_last=_cut(_last(last, top_last, t1), t2, n2),
+        beyond_pieces=ceil_div(_beyond(top_last, full, t1, n1), t2),
+    )
+
+
+def loop_sums(extent, tiles, units, cuts: LoopCuts | None = None) -> LoopSums:
     """extent: size of the dimension.  tiles, units: three scalars each, tiles already nested.
 
+    cuts: `loop_cuts` of the same, where they are at hand.
     Differentiable through the surrogate slope of `numerics.ceil_div`.
     """
     (t0, t1, t2), (n0, n1, n2) = tiles, units
     one = jnp.ones_like(extent * t0 * n0)
+    cuts = loop_cuts(extent, tiles, units) if cuts is None else cuts
 
     # Cuts of every extent that occurs: a full parent, the last one, and unit 0's last one.
-    top = _cut(extent, t0, n0)
-    full, last = _cut(t0, t1, n1), _cut(top.last, t1, n1)
-    lead_is_last = top.lead < t0  # unit 0 has the ragged piece to itself in the last fold
+    top, full, last = cuts.top, cuts.full, cuts.last
+    top_last, full_last = _last(top, extent, t0), _last(full, t0, t1)
+    last_last = _last(last, top_last, t1)
+    top_lead, full_lead = _lead(top, extent, t0, n0), _lead(full, t0, t1, n1)
+    lead_is_last = top_lead < t0  # unit 0 has the ragged piece to itself in the last fold
     lead_folds = jnp.where(lead_is_last, last.folds, full.folds)
-    lead_lead = jnp.where(lead_is_last, last.lead, full.lead)
+    lead_lead = jnp.where(lead_is_last, _lead(last, top_last, t1, n1), full_lead)
 
     # Level 2 inside: its first fold over a piece of size e.
     first_size = lambda e: minimum(e, n2 * t2)
-    pieces2 = lambda e: ceil_div(e, t2)
-    in_full, in_full_last, in_last_last = pieces2(t1), pieces2(full.last), pieces2(last.last)
+    in_full, folds_full = cuts.in_full.pieces, cuts.in_full.folds
+    in_full_last, folds_full_last = cuts.in_full_last.pieces, cuts.in_full_last.folds
+    in_last_last, folds_last_last = cuts.in_last_last.pieces, cuts.in_last_last.folds
     first_units = lambda pieces: minimum(pieces, n2)
-    folds2 = lambda pieces: ceil_div(pieces, n2)
-    folds_full, folds_full_last = folds2(in_full), folds2(in_full_last)
-    folds_last_last = folds2(in_last_last)
     # Unit 0's share at level 1 is ragged only if it has the last piece of its parent to itself.
-    full_lead_folds = jnp.where(full.lead < t1, folds_full_last, folds_full)
-    last_lead_folds = jnp.where(last.lead < t1, folds_last_last, folds_full)
+    full_lead_folds = jnp.where(full_lead < t1, folds_full_last, folds_full)
+    last_lead_folds = jnp.where(_lead(last, top_last, t1, n1) < t1, folds_last_last, folds_full)
     lead_lead_folds = jnp.where(lead_is_last, last_lead_folds, full_lead_folds)
 
     def first_at_1(cut, of_full, of_last):
@@ -103,7 +150,7 @@ def loop_sums(extent, tiles, units) -> LoopSums:
         )
         return (at_0, at_1, at_2), in_e0
 
-    size, size_e0 = sums(first_size(t1), first_size(full.last), first_size(last.last))
+    size, size_e0 = sums(first_size(t1), first_size(full_last), first_size(last_last))
     active, units_e0 = sums(first_units(in_full), first_units(in_full_last), first_units(in_last_last))
     size = (*size, extent * one)
     all_units = (top.pieces - 1) * ((full.pieces - 1) * in_full + in_full_last) + (
@@ -122,27 +169,27 @@ def loop_sums(extent, tiles, units) -> LoopSums:
 
     # Unit 0's tile: at the first inner position, then over all of them.
     leaf = lambda e: minimum(e, t2)
-    lead_1 = (full.folds - 1) * t2 + leaf(full.lead)
+    lead_1 = (full.folds - 1) * t2 + leaf(full_lead)
     lead_e = (lead_folds - 1) * t2 + leaf(lead_lead)
     over_2 = lambda e, folds: (folds - 1) * t2 + minimum(e - (folds - 1) * (n2 * t2), t2)
     of_t1 = over_2(t1, folds_full)
-    over_t0 = (full.folds - 1) * of_t1 + over_2(full.lead, full_lead_folds)
+    over_t0 = (full.folds - 1) * of_t1 + over_2(full_lead, full_lead_folds)
     over_lead = (lead_folds - 1) * of_t1 + over_2(lead_lead, lead_lead_folds)
     lead = (
         t2 * one,
-        (top.folds - 1) * t2 + leaf(top.lead),
+        (top.folds - 1) * t2 + leaf(top_lead),
         (top.folds - 1) * lead_1 + lead_e,
         (top.folds - 1) * over_t0 + over_lead,
     )
 
     # Restarts that move nothing. A ragged piece may need one fold where the full one needs several.
     ragged = lead_is_last * one
-    whole = jnp.where(top.last < t0, top.pieces - 1, top.pieces)  # pieces of full size
+    whole = jnp.where(top_last < t0, top.pieces - 1, top.pieces)  # pieces of full size
     single_2 = (folds_full <= 1) * one
     end_full = (1 - single_2) * (full_lead_folds <= 1)
     end_last = (1 - single_2) * ragged * (last_lead_folds <= 1)
-    beyond = maximum(top.last - (full.folds - 1) * (n1 * t1), 0.0)  # of a ragged piece beside full ones
-    beside = (1 - ragged) * (top.last < t0) * (beyond > 0)
+    beyond = _beyond(top_last, full, t1, n1)  # of a ragged piece beside full ones
+    beside = (1 - ragged) * (top_last < t0) * (beyond > 0)
 
     def same_at_2(all_of_them, of_full_last, of_last_last, of_beyond):
         part = end_full * (whole * of_full_last + beside * of_beyond) + end_last * of_last_last
@@ -155,9 +202,9 @@ def loop_sums(extent, tiles, units) -> LoopSums:
         at_1 = jnp.where(single_1, of[1], ragged * single_e0 * e0)
         return (single_0 * of[0], at_1, at_2, of[3])
 
-    size_2 = same_at_2(size[2], first_size(full.last), first_size(last.last), beyond)
+    size_2 = same_at_2(size[2], first_size(full_last), first_size(last_last), beyond)
     units_2 = same_at_2(
-        active[2], first_units(in_full_last), first_units(in_last_last), first_units(pieces2(beyond))
+        active[2], first_units(in_full_last), first_units(in_last_last), first_units(cuts.beyond_pieces)
     )
     steps_2 = jnp.where(single_2 > 0, steps[2], end_full * (top.folds - ragged) + end_last)
 

@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array, lax
+from jax.custom_derivatives import SymbolicZero
 from jax.lax import stop_gradient
 
 from diffhw.mappings import DIMS
 from diffhw.models._dataflow_counts import Nest
-from diffhw.numerics import fits, maximum, minimum
+from diffhw.numerics import maximum, minimum, reciprocal
 
 __all__ = ["DramTraffic", "dram_traffic"]
 
@@ -51,6 +52,48 @@ def _coupled(nest: Nest):
         "o": {"n": one, "k": one, "c": nest.depthwise, "p": one, "q": one, "r": zero, "s": zero},
     }
     return {t: {d: of[t][d] > 0.5 for d in DIMS} for t in _TENSORS}
+
+
+@jax.custom_jvp
+def _leaning(value, slope, capacity):
+    """``value``, with a slope in ``capacity``; where nobody asks for that, the slope is not computed."""
+    return value
+
+
+def _leaning_jvp(primals, tangents):
+    slope = primals[1]
+    dvalue, _, dcapacity = tangents
+    out = _leaning(*primals)
+    along = jnp.zeros_like(out)
+    if not isinstance(dvalue, SymbolicZero):
+        along = along + dvalue
+    if not isinstance(dcapacity, SymbolicZero):
+        along = along + slope * dcapacity
+    return out, along
+
+
+_leaning.defjvp(_leaning_jvp, symbolic_zeros=True)
+
+
+def _capacity_slopes(cut, room_of, capacity) -> dict[str, Array]:
+    """How the traffic of each tensor leans on the capacity: each cut that does not fit is taken for the
+    share of it that does (the slope of `numerics.fits`), the next deeper one for the rest.
+    """
+
+    def one_cut(state, place):
+        taken, slope = state
+        moved, room = cut(place)
+        needed = room_of(room)
+        misses = needed > capacity
+        share = jnp.where(misses, reciprocal(jnp.where(needed > 0, needed, 1.0)), 0.0)
+        slope = {t: jnp.where(misses, slope[t] + share * (moved[t] - taken[t]), 0.0) for t in _TENSORS}
+        return ({t: jnp.where(misses, taken[t], moved[t]) for t in _TENSORS}, slope), None
+
+    moved, _ = cut(float(len(DIMS)))
+    start = (moved, {t: 0.0 * moved[t] for t in _TENSORS})
+    places = jnp.arange(len(DIMS), -1, -1) * 1.0
+    (_, slope), _ = lax.scan(one_cut, start, places)
+    return stop_gradient(slope)
 
 
 def dram_traffic(
@@ -115,31 +158,32 @@ def dram_traffic(
     def room_of(room):
         return room["i"] + room["w"] + room["o"]
 
-    def one_cut(state, place):
-        best, surrogate = state
-        moved, room = cut(place)
-        needed = room_of(room)
-        share = fits(stop_gradient(needed), capacity)
-        surrogate = {t: share * stop_gradient(moved[t]) + (1 - share) * surrogate[t] for t in _TENSORS}
-        for pinned in (None, *_TENSORS):
-            plan, space = dict(moved), dict(room)
-            if pinned:
-                plan[pinned] = whole[pinned]
-                space[pinned] = whole[pinned] * (psum_byte if pinned == "o" else byte[pinned])
-            plan |= {"bytes": total(plan), "room": room_of(space)}
-            better = (plan["room"] <= capacity) & (plan["bytes"] < best["bytes"])
-            best = {name: jnp.where(better, plan[name], best[name]) for name in best}
-        return (best, surrogate), None
-
-    # From the deepest cut outwards, one body for all.
+    # Which plan: all of them side by side, from the deepest cut outwards. A plan is a place and a tensor
+    # that is pinned (0: none). Nothing here is differentiated.
     moved, room = cut(float(len(DIMS)))
     need = room_of(room)
-    best = dict(moved, bytes=total(moved), room=need)
-    surrogate = {t: stop_gradient(moved[t]) for t in _TENSORS}
-    places = jnp.arange(len(DIMS), -1, -1) * 1.0
-    (best, surrogate), _ = lax.scan(jax.checkpoint(one_cut), (best, surrogate), places)
-    # Forward the surrogate adds exactly nothing.
-    best |= {t: best[t] + (surrogate[t] - stop_gradient(surrogate[t])) for t in _TENSORS}
+    stored = {t: psum_byte if t == "o" else byte[t] for t in _TENSORS}
+    least, pick = total(moved), 4.0 * len(DIMS)
+    for place in range(len(DIMS), -1, -1):
+        moved, room = cut(float(place))
+        for number, pinned in enumerate((None, *_TENSORS)):
+            plan, space = dict(moved), dict(room)
+            if pinned:
+                plan[pinned], space[pinned] = whole[pinned], whole[pinned] * stored[pinned]
+            found = total(plan)
+            better = (room_of(space) <= capacity) & (found < least)
+            least = jnp.where(better, found, least)
+            pick = jnp.where(better, 4.0 * place + number, pick)
+    pick = stop_gradient(pick)
+
+    # That plan again, differentiably.
+    place = jnp.floor(pick * 0.25)
+    pinned = {t: pick - 4.0 * place == number for number, t in enumerate(_TENSORS, 1)}
+    moved, room = cut(place)
+    best = {t: jnp.where(pinned[t], whole[t], moved[t]) for t in _TENSORS}
+    held = room_of({t: jnp.where(pinned[t], whole[t] * stored[t], room[t]) for t in _TENSORS})
+    slopes = _capacity_slopes(cut, room_of, capacity)
+    best = {t: _leaning(best[t], slopes[t], capacity) for t in _TENSORS}
     returns = (best["o"] - outputs) * psum_byte
     return DramTraffic(
         input_read=best["i"] * byte["i"],
@@ -147,5 +191,5 @@ def dram_traffic(
         psum_read=returns,
         output_write=returns + outputs * byte["o"],
         need=need,
-        held=best["room"],
+        held=held,
     )

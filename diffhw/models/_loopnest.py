@@ -23,7 +23,9 @@ import functools
 import operator
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from diffhw.hardware import Hierarchy
 from diffhw.mappings import LOOPS, LoopNest
@@ -32,7 +34,7 @@ from diffhw.models._loopnest_counts import LoopnestCounts, loopnest_counts
 from diffhw.models._loopnest_links import Links
 from diffhw.models._model import with_kernel
 from diffhw.models._network import network_cost
-from diffhw.numerics import ceil_div, maximum
+from diffhw.numerics import ceil_div, ceil_ratio, maximum
 from diffhw.workloads import Layer, Network
 
 __all__ = ["TENSORS", "level_cycles", "level_energy_pj", "loopnest"]
@@ -56,39 +58,73 @@ def level_energy_pj(hierarchy: Hierarchy, counts: LoopnestCounts) -> dict[str, A
     return parts
 
 
+def _unlimited(port) -> bool:
+    """True for a port that is known to have no limit; False for a traced one."""
+    return not isinstance(port, Tracer) and bool(np.all(np.isinf(np.asarray(port))))
+
+
 def level_cycles(hierarchy: Hierarchy, counts: LoopnestCounts) -> tuple[Array, ...]:
     """Cycles that each level needs, innermost first: at least the compute cycles, more where a port binds."""
     found = []
     for level, tensors in zip(hierarchy.levels, counts.tensors, strict=True):
-        zero = 0.0 * counts.compute_cycles
+        zero = jnp.zeros_like(counts.compute_cycles)
         reads = _total([zero, *(words.reads * level.bits(t) for t, words in tensors.items())])
         writes = _total(
             [zero, *((words.fills + words.updates) * level.bits(t) for t, words in tensors.items())]
         )
-        cycles = maximum(
-            maximum(counts.compute_cycles, reads / level.read_bits_per_cycle),
-            maximum(writes / level.write_bits_per_cycle, (reads + writes) / level.shared_bits_per_cycle),
-        )
+        cycles = counts.compute_cycles
+        for amount, port in ((reads, "read"), (writes, "write"), (reads + writes, "shared")):
+            width = getattr(level, f"{port}_bits_per_cycle")
+            if not _unlimited(width):
+                cycles = maximum(cycles, amount / width)
         found.append(cycles)
     return tuple(found)
+
+
+def _slowest(hierarchy: Hierarchy, counts: LoopnestCounts) -> tuple[Array, Array]:
+    """Bits and bits per cycle of the port that takes longest, or cycles and 1 where the MACs do.
+
+    Kept apart so that the whole cycles of their ratio can be found exactly.
+    """
+    amount = counts.compute_cycles
+    rate, longest = jnp.ones_like(amount), amount
+    for level, tensors in zip(hierarchy.levels, counts.tensors, strict=True):
+        if not tensors:
+            continue
+        reads = _total([words.reads * level.bits(t) for t, words in tensors.items()])
+        writes = _total([(words.fills + words.updates) * level.bits(t) for t, words in tensors.items()])
+        ports = (
+            (reads, level.read_bits_per_cycle),
+            (writes, level.write_bits_per_cycle),
+            (reads + writes, level.shared_bits_per_cycle),
+        )
+        for bits, per_cycle in ports:
+            if _unlimited(per_cycle):
+                continue
+            cycles = bits / per_cycle
+            binds = cycles > longest
+            longest = jnp.where(binds, cycles, longest)
+            amount, rate = jnp.where(binds, bits, amount), jnp.where(binds, per_cycle, rate)
+    return amount, rate
 
 
 def _violation(layer: Layer, hierarchy: Hierarchy, counts: LoopnestCounts, mapping: LoopNest) -> Array:
     """How far the mapping is from one that fits and covers the layer, relative; 0 if it does."""
     nest = counts.nest
-    worst = 0.0 * counts.compute_cycles
+    worst = jnp.ones_like(counts.compute_cycles)
     for k, (level, tensors) in enumerate(zip(hierarchy.levels, counts.tensors, strict=True)):
         if tensors:
             need = _total([words.tile * level.bits(t) for t, words in tensors.items()])
-            worst = maximum(worst, need / level.capacity_bits - 1)
+            worst = maximum(worst, need / level.capacity_bits)
         for axis in "xy":
             factors = getattr(mapping.levels[k], f"spatial_{axis}")
             if factors:
                 used = functools.reduce(operator.mul, factors.values())
-                worst = maximum(worst, used / getattr(level, f"fanout_{axis}") - 1)
+                worst = maximum(worst, used / getattr(level, f"fanout_{axis}"))
     for d in LOOPS:
-        worst = maximum(worst, getattr(layer, d) / nest.tile[-1][d] - 1)
-    return worst
+        # The absolute value lets XLA fuse the quotient, see `numerics.reciprocal`; it must stay exact here.
+        worst = maximum(worst, jnp.abs(getattr(layer, d) / nest.tile[-1][d]))
+    return worst - 1
 
 
 def layer(layer: Layer, hierarchy: Hierarchy, mapping: LoopNest, links: Links | tuple | None = None) -> Cost:
@@ -110,9 +146,7 @@ def layer(layer: Layer, hierarchy: Hierarchy, mapping: LoopNest, links: Links | 
     1536.0
     """
     counts = loopnest_counts(layer, hierarchy, mapping, links)
-    needs = level_cycles(hierarchy, counts)
-    slowest = functools.reduce(maximum, needs)
-    cycles = ceil_div(slowest, jnp.ones_like(slowest))
+    cycles = ceil_ratio(*_slowest(hierarchy, counts))
     energy = level_energy_pj(hierarchy, counts)
     macs = layer.macs
     leakage = hierarchy.static_w

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import jax.numpy as jnp
 from jax import Array
 
 from diffhw.hardware import Hierarchy
@@ -69,16 +70,16 @@ def loopnest_counts(
         raise ValueError(f"the hierarchy has {len(hierarchy.levels)} levels, the mapping {depth}")
     keepers = {t: [k for k in range(depth) if t in hierarchy.levels[k].keeps] for t in "wio"}
     found: list[dict[str, TensorCounts]] = [{} for _ in range(depth)]
-    compute = nest.all_time("".join(LOOPS)) * (0.0 * layer.n + 1.0)
+    compute = nest.all_time("".join(LOOPS)) * jnp.ones_like(layer.n)
     visits = {t: revisits(nest, t) for t in "wio"}
-    zero = 0.0 * compute
+    zero = jnp.zeros_like(compute)
 
     for t in "wo":
         indexing = INDEXES[t]
         others = "".join(d for d in LOOPS if d not in indexing)
         child = -1
         for k in keepers[t]:
-            tile = product(nest.tile[k][d] for d in indexing) + zero
+            tile = nest.all_tile(k, indexing) + zero
             distinct = product([tile, nest.all_time(indexing, above=k)])
             # As often as the level inside asks; the MACs ask every cycle.
             asked = nest.all_time(others) if child < 0 else visits[t][child]
@@ -102,7 +103,7 @@ def loopnest_counts(
         if k not in keepers["i"]:
             continue
         height, width = input_window(layer, nest.tile[k])
-        tile = product([nest.tile[k]["n"], nest.tile[k]["g"], nest.tile[k]["c"], height, width]) + zero
+        tile = product([*(nest.tile[k][d] for d in "ngc"), height, width]) + zero
         fills = zero
         if k in held:
             fills = product([tile, nest.all_time(INDEXES["i"], above=k), visits["i"][k]]) - spared[k]

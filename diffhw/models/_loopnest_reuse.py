@@ -11,11 +11,12 @@ import functools
 import operator
 from dataclasses import dataclass, field
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from diffhw.mappings import LOOPS, LoopNest
-from diffhw.numerics import before, maximum, minimum
+from diffhw.numerics import maximum
 
 __all__ = [
     "INDEXES",
@@ -32,6 +33,9 @@ __all__ = [
 INDEXES = {"w": "gkcrs", "i": "ngcpqrs", "o": "ngkpq"}
 """Loops that index each tensor."""
 
+_GROUPS = ("gk", "crs", "npq")
+"""Loops whose factors are multiplied once and shared: every tensor's indexes are made of these (and g)."""
+
 _AXES = (("p", "r", "stride_h", "dilation_h"), ("q", "s", "stride_w", "dilation_w"))
 
 
@@ -41,13 +45,45 @@ def product(values):
     return functools.reduce(operator.mul, real) if real else 1.0
 
 
+@jax.custom_jvp
+def _times_before(value, factor, a, b):
+    """``value * factor`` where ``a < b``, else ``value``: one masked product.
+
+    Slope: that of ``value * (1 - (1 - factor) * numerics.before(a, b))``.
+    """
+    return jnp.where(a < b, value * factor, value)
+
+
+@_times_before.defjvp
+def _times_before_jvp(primals, tangents):
+    value, factor, a, b = primals
+    dvalue, dfactor, da, db = tangents
+    first = a < b
+    along = jnp.where(first, factor * dvalue + value * dfactor, dvalue)
+    return _times_before(*primals), along - value * (1.0 - factor) * ((db - da) * 0.125)
+
+
+@jax.custom_jvp
+def _times_not_after(value, factor, a, b):
+    """The same with ``a <= b``: so of two loops, exactly one is inside the other."""
+    return jnp.where(b < a, value, value * factor)
+
+
+@_times_not_after.defjvp
+def _times_not_after_jvp(primals, tangents):
+    value, factor, a, b = primals
+    dvalue, dfactor, da, db = tangents
+    along = jnp.where(b < a, dvalue, factor * dvalue + value * dfactor)
+    return _times_not_after(*primals), along - value * (1.0 - factor) * ((db - da) * 0.125)
+
+
 @dataclass(frozen=True)
 class Nest:
     """Factors of a nest, by level and loop; plain 1.0 where a loop has no factor.
 
     time, space: temporal and spatial factor.  inner: tile of the level inside.  spread: that times
     space, the step of the level's temporal loop.  tile: everything at or below the level.
-    gate: 0 where a temporal factor is 1, 1 from 2 on.  place: of a temporal loop in its level.
+    idle: 1 where a temporal factor is 1, 0 from 2 on.  place: of a temporal loop in its level.
     """
 
     time: tuple[dict, ...]
@@ -55,22 +91,32 @@ class Nest:
     inner: tuple[dict, ...]
     spread: tuple[dict, ...]
     tile: tuple[dict, ...]
-    gate: tuple[dict, ...]
+    idle: tuple[dict, ...]
     place: tuple[dict, ...]
-    pairs: dict = field(default_factory=dict)
+    products: dict = field(default_factory=dict)
 
-    def inside(self, m: int, a: str, b: str):
-        """1 where loop ``a`` of level m runs inside its loop ``b``, else 0; each pair is compared once."""
-        if (m, a, b) not in self.pairs:
-            first = before(self.place[m][a], self.place[m][b])
-            self.pairs[m, a, b], self.pairs[m, b, a] = first, 1.0 - first
-        return self.pairs[m, a, b]
+    def times(self, m: int, value, factor, a: str, b: str):
+        """``value``, times ``factor`` where loop ``a`` of level m runs inside its loop ``b``."""
+        if isinstance(factor, float) and factor == 1.0:
+            return value
+        compare = _times_before if LOOPS.index(a) < LOOPS.index(b) else _times_not_after
+        return compare(value, factor, self.place[m][a], self.place[m][b])
 
-    def clear(self, m: int, a: str, b: str):
-        """0 where loop ``a`` of level m runs and does so inside its loop ``b``, else 1."""
-        if (m, a, b, "clear") not in self.pairs:
-            self.pairs[m, a, b, "clear"] = 1.0 - self.gate[m][a] * self.inside(m, a, b)
-        return self.pairs[m, a, b, "clear"]
+    def _of(self, kind: str, m: int, loops: str):
+        """Product of time, space or tile over ``loops`` at level m; what is common is computed once."""
+        if (kind, m, loops) not in self.products:
+            factors = getattr(self, kind)[m]
+            parts, rest = [], loops
+            for group in _GROUPS:
+                if len(loops) > len(group) and set(group) <= set(loops):
+                    parts.append(self._of(kind, m, group))
+                    rest = "".join(d for d in rest if d not in group)
+            self.products[kind, m, loops] = product([*parts, *(factors[d] for d in rest)])
+        return self.products[kind, m, loops]
+
+    def all_tile(self, m: int, loops: str):
+        """Product of ``loops`` of the tile at level m."""
+        return self._of("tile", m, loops)
 
     @property
     def depth(self) -> int:
@@ -79,16 +125,22 @@ class Nest:
 
     def all_time(self, loops: str, above: int = -1):
         """Product of the temporal factors of ``loops`` at the levels above ``above``."""
-        return product(self.time[m][d] for m in range(above + 1, self.depth) for d in loops)
+        key = ("above", above, loops)
+        if key not in self.products:
+            outer = self.all_time(loops, above + 1) if above + 2 < self.depth else 1.0
+            self.products[key] = (
+                product([self._of("time", above + 1, loops), outer]) if above + 1 < self.depth else 1.0
+            )
+        return self.products[key]
 
     def all_space(self, loops: str, low: int, high: int):
         """Product of the spatial factors of ``loops`` at the levels ``low`` to ``high``, both included."""
-        return product(self.space[m][d] for m in range(low, high + 1) for d in loops)
+        return product(self._of("space", m, loops) for m in range(low, high + 1))
 
 
 def nest_of_loops(mapping: LoopNest) -> Nest:
     """Factors, tiles and steps of a mapping."""
-    time, space, inner, spread, tile, gate = [], [], [], [], [], []
+    time, space, inner, spread, tile, idle = [], [], [], [], [], []
     held = dict.fromkeys(LOOPS, 1.0)
     for level in mapping.levels:
         f = {d: level.temporal.get(d, 1.0) for d in LOOPS}
@@ -100,21 +152,21 @@ def nest_of_loops(mapping: LoopNest) -> Nest:
         space.append(s)
         tile.append(held)
         # A factor of exactly 1 is no loop: then its place in the order must not matter.
-        gate.append({d: 0.0 if isinstance(f[d], float) else minimum(f[d] - 1.0, 1.0) for d in LOOPS})
+        idle.append({d: 1.0 if isinstance(f[d], float) else maximum(2.0 - f[d], 0.0) for d in LOOPS})
     place = tuple(level.order for level in mapping.levels)
-    parts = (tuple(time), tuple(space), tuple(inner), tuple(spread), tuple(tile), tuple(gate))
+    parts = (tuple(time), tuple(space), tuple(inner), tuple(spread), tuple(tile), tuple(idle))
     return Nest(*parts, place)
 
 
 def _idle(nest: Nest, m: int, loops, inside: str | None = None):
     """1 where none of ``loops`` of level m runs (inside the loop ``inside`` of that level), else 0."""
-    factors = []
+    if inside is None:
+        return product(nest.idle[m][d] for d in loops)
+    found = 1.0
     for d in loops:
-        gate = nest.gate[m][d]
-        if isinstance(gate, float) or d == inside:
-            continue
-        factors.append(1.0 - gate if inside is None else nest.clear(m, d, inside))
-    return product(factors)
+        if d != inside:
+            found = nest.times(m, found, nest.idle[m][d], d, inside)
+    return found
 
 
 def revisits(nest: Nest, tensor: str) -> list:
@@ -145,11 +197,11 @@ def revisits(nest: Nest, tensor: str) -> list:
 
 def _outer(nest: Nest, m: int, d: str):
     """Product of the temporal loops of level m outside its loop d."""
-    return product(
-        1.0 + (nest.time[m][i] - 1.0) * nest.inside(m, d, i)
-        for i in LOOPS
-        if i != d and not isinstance(nest.time[m][i], float)
-    )
+    found = 1.0
+    for i in LOOPS:
+        if i != d:
+            found = nest.times(m, found, nest.time[m][i], d, i)
+    return found
 
 
 def sliding_saving(nest: Nest, layer, held: list[int]) -> list:
@@ -169,7 +221,7 @@ def sliding_saving(nest: Nest, layer, held: list[int]) -> list:
                 if isinstance(f, float):
                     continue
                 times = (f - 1.0) * product([_outer(nest, m, d), beyond])
-                pair.append((f, step * nest.spread[m][d], times, _idle(nest, m, foreign, d) + 0.0 * f))
+                pair.append((f, step * nest.spread[m][d], times, _idle(nest, m, foreign, d)))
             if len(pair) == 2:  # innermost first
                 swap = nest.place[m][taps] < nest.place[m][slide]
                 first = tuple(jnp.where(swap, b, a) for a, b in zip(*pair, strict=True))
@@ -180,7 +232,7 @@ def sliding_saving(nest: Nest, layer, held: list[int]) -> list:
     for k in held:
         tile = nest.tile[k]
         height, width = input_window(layer, tile)
-        depth = product([tile["n"], tile["g"], tile["c"]])
+        depth = product(tile[d] for d in "ngc")
         saving = 0.0
         for (slide, *_), length, other in ((_AXES[0], height, width), (_AXES[1], width, height)):
             alone = 1.0  # no loop of another axis has run so far

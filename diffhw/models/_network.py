@@ -8,7 +8,7 @@ from jax import lax
 
 from diffhw.models._cost import Cost
 
-__all__ = ["network_cost"]
+__all__ = ["folded", "network_cost"]
 
 
 def _scale(cost: Cost, weight) -> Cost:
@@ -59,8 +59,8 @@ def network_cost(layer_cost, rows, weight, mask, layer_loop: str = "vmap", copie
     if layer_loop == "vmap":
         each = jax.vmap(lambda row, w, real: _verdict(_scale(layer_cost(row), w), real))(rows, weight, mask)
         if copies > 1:
-            each = _fold(jax.tree.map(lambda leaf: leaf.reshape(copies, -1), each))
-        return replace(_fold(each), layers=each)
+            each = folded(jax.tree.map(lambda leaf: leaf.reshape(copies, -1), each))
+        return replace(folded(each), layers=each)
     if layer_loop != "scan":
         raise ValueError(f"layer_loop must be 'vmap' or 'scan', got {layer_loop!r}")
 
@@ -78,8 +78,8 @@ def network_cost(layer_cost, rows, weight, mask, layer_loop: str = "vmap", copie
     return lax.scan(step, start, (rows, weight, mask))[0]
 
 
-def _fold(each: Cost) -> Cost:
-    """Costs stacked on axis 0 as one."""
+def folded(each: Cost) -> Cost:
+    """Costs of layers, stacked on axis 0 and times their counts, as one. Leaves of jax or numpy."""
     total = lambda part: {name: value.sum(0) for name, value in part.items()}
     return Cost(
         cycles=each.cycles.sum(0),

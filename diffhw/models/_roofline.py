@@ -5,9 +5,9 @@ import operator
 
 import jax.numpy as jnp
 
-from diffhw.hardware import Accelerator, area_parts, leakage_w
+from diffhw.hardware import Accelerator, leakage_w
 from diffhw.mappings import Precision
-from diffhw.models._cost import Cost
+from diffhw.models._cost import Cost, cost_on
 from diffhw.models._model import with_kernel
 from diffhw.models._network import network_cost
 from diffhw.numerics import maximum, minimum
@@ -17,8 +17,19 @@ __all__ = ["compulsory_bytes", "roofline"]
 
 
 def touched(out, taps, stride, dilation, pad, size):
-    """Distinct input rows (or columns) under the windows of ``out`` outputs, padding left out."""
-    return minimum(minimum(size, (out - 1) * stride + dilation * (taps - 1) + 1 - pad), out * taps)
+    """Distinct input rows (or columns) under the windows of ``out`` outputs, padding left out.
+
+    The windows reach the rows a x stride + b x dilation, a < out, b < taps. With stride or dilation 1 two
+    pairs meet where a differs by the dilation and b by the stride, so those pairs count that have no next
+    one. With both above 1 that depends on common factors, which would cost more than the rest of a
+    roofline; there it is the least that two such progressions can reach, out + taps - 1, as equal ones do.
+    All rows in the padding before and beyond the input's end are taken off. So it is exact where the
+    windows leave no row out, and never too high.
+    """
+    apart = out * taps - maximum(out - dilation, 0.0) * maximum(taps - stride, 0.0)
+    every = jnp.where(minimum(stride, dilation) > 1, out + taps - 1, apart)
+    beyond = maximum((out - 1) * stride + (taps - 1) * dilation + 1 - pad - size, 0.0)
+    return maximum(every - pad - beyond, 0.0)
 
 
 def compulsory_bytes(layer: Layer, precision: Precision) -> dict:
@@ -53,21 +64,7 @@ def layer(layer: Layer, hw: Accelerator, mapping=None, precision: Precision | No
         "leakage": leakage_w(hw) * seconds * 1e12,
         "dram_static": hw.dram.static_w * seconds * 1e12,
     }
-    area = area_parts(hw)
-    return Cost(
-        cycles=cycles,
-        energy_pj=functools.reduce(operator.add, energy.values()),
-        area_mm2=functools.reduce(operator.add, area.values()),
-        macs=layer.macs,
-        feasible=jnp.ones_like(cycles),
-        violation=jnp.zeros_like(cycles),
-        freq_hz=hw.freq_hz,
-        peak_macs_per_cycle=hw.peak_macs_per_cycle,
-        traffic_bytes=traffic,
-        energy_parts=energy,
-        area_parts=area,
-        cycle_parts={"compute": compute, "stall": cycles - compute},
-    )
+    return cost_on(hw, macs=layer.macs, compute=compute, cycles=cycles, traffic=traffic, energy=energy)
 
 
 @with_kernel(layer)

@@ -21,8 +21,9 @@ FULL_BITS = 32.0
 def interpolate(at: Callable, bits, *, whole: bool = False) -> Array:
     """``(1 - t) at(n) + t at(n + 1)`` with n = floor(bits), t = bits - n; exactly ``at(bits)`` at whole bits.
 
-    at: function of a whole width from 1 to 17, shape (), as a float.  bits: shape (); widths outside
-    1 to 17 count as the nearest of them.  whole: if True, ``at`` of the nearest whole width alone.
+    at: function of a whole width from 1 to 17, as a float, of the shape of bits.  bits: shape (), or one
+    that broadcasts against what ``at`` returns; widths outside 1 to 17 count as the nearest of them.
+    whole: if True, ``at`` of the nearest whole width alone.
 
     Differentiable in bits: the slope is at(n + 1) - at(n), n = floor(bits), also at whole bits and
     outside the range, so that a search that left the range feels the way back; zero from 17 bits on.

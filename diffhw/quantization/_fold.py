@@ -13,6 +13,10 @@ from diffhw.quantization._layers import hook_module, kernel_modules, path_name
 __all__ = ["batch_norm_pairs", "fold_arrays", "fold_batch_norm"]
 
 
+# The check runs once: compiling it well would take longer than running it.
+_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
 def fold_arrays(
     kernel, bias, mean, variance, scale=None, shift=None, epsilon: float = 1e-5
 ) -> tuple[Array, Array]:
@@ -20,7 +24,7 @@ def fold_arrays(
 
     The norm is (y - mean) / sqrt(variance + epsilon) * scale + shift.  kernel: (..., C), output channels
     last.  bias: (C,) or None.  mean, variance, scale, shift: (C,); None for scale 1 or shift 0.
-    Source: Jacob et al., arXiv 1712.05877, equation 14. Differentiable, exactly.
+    Source: Jacob et al., arXiv 1712.05877, equation 14 (recalled). Differentiable, exactly.
     """
     gain = lax.rsqrt(jnp.asarray(variance) + epsilon)
     gain = gain if scale is None else gain * scale
@@ -102,14 +106,9 @@ def fold_batch_norm(model, *args, tolerance: float = 1e-3, **kwargs):
         raise ValueError(f"batch norm {alone[0]!r} does not follow a convolution or dense layer directly")
     folded = nnx.clone(model)
     modules = kernel_modules(folded)
-    for layer, norm in pairs:
-        module, of = modules[layer], norms[norm]
-        bias = None if module.bias is None else module.bias[...]
-        scale = None if of.scale is None else of.scale[...]
-        shift = None if of.bias is None else of.bias[...]
-        kernel, offset = fold_arrays(
-            module.kernel[...], bias, of.mean[...], of.var[...], scale, shift, of.epsilon
-        )
+    made = _folded([(modules[layer], norms[norm]) for layer, norm in pairs])
+    for (layer, norm), (kernel, offset) in zip(pairs, made, strict=True):
+        module = modules[layer]
         module.kernel, module.bias, module.use_bias = nnx.Param(kernel), nnx.Param(offset), True
         owner, key = _owner(folded, norm)
         if isinstance(key, int):
@@ -126,9 +125,22 @@ def fold_batch_norm(model, *args, tolerance: float = 1e-3, **kwargs):
     return folded
 
 
+def _folded(pairs) -> list[tuple[Array, Array]]:
+    """(kernel, bias) of (layer, norm) modules, by one program: eager, each shape compiles alone."""
+    value = lambda variable: None if variable is None else variable[...]
+    parts = [
+        (value(m.kernel), value(m.bias), value(of.mean), value(of.var), value(of.scale), value(of.bias))
+        for m, of in pairs
+    ]
+    epsilons = [of.epsilon for _, of in pairs]
+    fold = lambda parts: [fold_arrays(*part, epsilon=e) for part, e in zip(parts, epsilons, strict=True)]
+    return jax.jit(fold)(parts)
+
+
 def _output(model, args, kwargs) -> np.ndarray:
     """One forward pass of a copy, compiled."""
     from flax import nnx
 
     graphdef, state = nnx.split(model)
-    return np.asarray(jax.jit(lambda state, args: nnx.merge(graphdef, state)(*args, **kwargs))(state, args))
+    run = lambda state, args: nnx.merge(graphdef, state)(*args, **kwargs)
+    return np.asarray(jax.jit(run, compiler_options=_QUICK)(state, args))

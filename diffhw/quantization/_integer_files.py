@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from diffhw.quantization._graph import Op
-from diffhw.quantization._integer import IntegerNetwork
+from diffhw.quantization._integer_network import IntegerNetwork
 from diffhw.quantization._integer_ops import IntegerLayer, Requantize
 
 __all__ = ["load", "save"]

@@ -14,7 +14,7 @@ from diffhw.quantization._bits import MAX_BITS, check_bits, interpolate
 from diffhw.quantization._calibrate import calibrate
 from diffhw.quantization._layers import LayerInfo, hook_module, kernel_modules, layers_of
 from diffhw.quantization._learned import ClippedQuantizer, LearnedQuantizer
-from diffhw.quantization._quantizer import DEFAULT_SPEC, QuantSpec
+from diffhw.quantization._quantizer import DEFAULT_SPEC, Quantizer, QuantSpec
 
 __all__ = ["QuantizedModel", "TabulatedWeights", "quantized_apply"]
 
@@ -128,21 +128,44 @@ class QuantizedModel:
         """(weight bits, activation bits), each (L,) or None for full precision, from any accepted form.
 
         bits: (L,) or a number for the weights alone; or a dict of "weights" and "activations", each
-        (L,) or a number; what is left out stays in full precision; None: all of it.
-        Raises ValueError as `check_bits`.
+        (L,) or a number; what is left out stays in full precision; None: all of it. Weights with a step per
+        channel may have widths per channel: a tuple with a number or (C,) for each layer.
+        Raises ValueError as `check_bits`, or for widths per channel that do not fit.
         """
         if bits is None:
             return None, None
         if not isinstance(bits, dict):
-            return check_bits("weight", bits, self.names), None
+            return self._weight_bits(bits), None
         unknown = sorted(set(bits) - {"weights", "activations"})
         if unknown:
             raise ValueError(f"bits must be given for 'weights' and 'activations', got {unknown[0]!r}")
         weight, inputs = bits.get("weights"), bits.get("activations")
         return (
-            None if weight is None else check_bits("weight", weight, self.names),
+            None if weight is None else self._weight_bits(weight),
             None if inputs is None else check_bits("activation", inputs, self.names),
         )
+
+    def _weight_bits(self, bits):
+        """(L,), or a tuple of L where some layer has a width per channel."""
+        if not isinstance(bits, tuple | list) or not any(np.ndim(b) for b in bits):
+            return check_bits("weight", bits, self.names)
+        if len(bits) != len(self.names):
+            raise ValueError(
+                f"weight bits must have one entry per quantized layer: got {len(bits)} for {len(self.names)}"
+            )
+        made = []
+        for i, (b, layer) in enumerate(zip(bits, self.layers, strict=True)):
+            if np.ndim(b):
+                quantizer = None if self.weight_quantizers is None else self.weight_quantizers[i]
+                axis = self.static.weights.channel_axis
+                fits = axis is not None and np.shape(b) == (layer.kernel_shape[axis],)
+                if not fits or not isinstance(quantizer, Quantizer | None):
+                    raise ValueError(
+                        f"layer {layer.path!r} (kernel {layer.kernel_shape}) takes one width, or with "
+                        f"QuantSpec(channel_axis=...) one per channel, got {np.shape(b)}"
+                    )
+            made.append(check_bits("weight", b, (layer.path,) * max(np.size(b), 1)))
+        return tuple(w[0] if np.ndim(b) == 0 else w for b, w in zip(bits, made, strict=True))
 
     def __call__(self, bits, *args, **kwargs):
         """The model's output under ``bits`` (see `bits`). Raises ValueError for bits that do not fit."""

@@ -6,8 +6,8 @@ Codes of n bits, and the value of a code:
     unsigned    0 .. 2^n - 1                     code * step           (after a ReLU)
     affine      0 .. 2^n - 1                     (code - zero) * step  (zero: the code of 0.0)
 
-Sources: Jacob et al., arXiv 1712.05877 (affine and symmetric); Rastegari et al., arXiv 1603.05279 (one
-bit: sign times mean magnitude, which is also its least squared error).
+Sources (recalled): Jacob et al., arXiv 1712.05877 (affine and symmetric); Rastegari et al., arXiv
+1603.05279 (one bit: sign times mean magnitude, which is also its least squared error).
 """
 
 from dataclasses import dataclass
@@ -88,7 +88,7 @@ def code_range(bits, *, signed: bool = True, narrow: bool = True) -> tuple[Array
 def quantize_codes(x, bits, inverse, zero, *, signed: bool = True, narrow: bool = True) -> Array:
     """Integer codes (as floats) of x on the grid with step ``1 / inverse``.
 
-    x: any shape.  bits: whole, shape ().  inverse, zero: shape () or broadcastable to x of equal rank.
+    x: any shape.  bits: whole; bits, inverse, zero: shape () or broadcastable to x of equal rank.
     Straight-through: rounding (half to even) has slope 1, codes beyond the ends have slope 0.
     """
     low, high = code_range(bits, signed=signed, narrow=narrow)
@@ -104,8 +104,8 @@ def quantize_codes(x, bits, inverse, zero, *, signed: bool = True, narrow: bool 
 def fake_quantize(x, bits, scale, zero_point=0.0, *, signed: bool = True, narrow: bool = True) -> Array:
     """Values rounded to the grid of a whole bit width: ``(codes - zero_point) * scale``.
 
-    x: any shape.  bits: whole, shape (); for real-valued widths see `Quantizer`.  scale, zero_point:
-    shape () or broadcastable to x of equal rank.
+    x: any shape.  bits: whole; for real-valued widths see `Quantizer`.  bits, scale, zero_point: shape ()
+    or broadcastable to x of equal rank: widths per channel.
 
     Differentiable: in x straight-through (slope 1 inside the range, 0 outside), in ``scale`` as in LSQ
     (code - x / scale inside, the end's code outside); not in bits. Raises ValueError for bits < 1 or
@@ -189,33 +189,45 @@ class Quantizer:
     def __call__(self, x, bits, *, whole: bool = False) -> Array:
         """The quantized x at a real-valued bit width; exact at whole ones.
 
-        x: any shape.  bits: shape ().  Between two whole widths the value is their linear
-        interpolation; above 16 bits it goes over to x itself, reached at 17. whole: bits are known to
-        be whole, which halves the work and gives no gradient in them.
+        x: any shape.  bits: shape (), or (C,), one width per entry of the channel axis.  Between two whole
+        widths the value is their linear interpolation; above 16 bits it goes over to x itself, reached at
+        17. whole: bits are known to be whole, which halves the work and gives no gradient in them.
 
-        Differentiable in x (straight-through) and in bits (the difference of the neighbours).
+        Differentiable in x (straight-through) and in bits (the difference of the neighbours). Raises
+        ValueError for widths per channel without a channel axis, or not as many as channels.
         """
+        if jnp.ndim(bits):
+            if self.axis is None or jnp.shape(bits) != self.inverse.shape[1:]:
+                steps = "one step" if self.axis is None else f"{self.inverse.shape[1]} channels"
+                raise ValueError(f"bits of shape {jnp.shape(bits)} do not fit a quantizer with {steps}")
+            bits = self._along(jnp.asarray(bits, float), jnp.ndim(x))
         return interpolate(lambda n: self.at(x, n), bits, whole=whole)
 
-    def _row(self, table, n, x) -> Array:
-        row = lax.stop_gradient(table)[
-            jnp.clip(jnp.asarray(n).astype(jnp.int32) - 1, 0, MAX_BITS - 1)
-        ].astype(x.dtype)
-        if self.axis is None:
-            return row
-        shape = [1] * x.ndim
-        shape[self.axis] = -1
+    def _along(self, row, ndim: int) -> Array:
+        """(C,) as an array of ``ndim`` axes, C on the channel axis."""
+        shape = [1] * ndim
+        if self.axis is not None:
+            shape[self.axis] = -1
         return row.reshape(shape)
 
+    def _row(self, table, n, x) -> Array:
+        place = jnp.clip(jnp.asarray(n).astype(jnp.int32) - 1, 0, MAX_BITS - 1)
+        table = lax.stop_gradient(table)
+        if self.axis is None:
+            return table[place].astype(x.dtype)
+        if place.ndim:  # a width of its own for each channel
+            return self._along(table[place.reshape(-1), jnp.arange(table.shape[1])], x.ndim).astype(x.dtype)
+        return self._along(table[place], x.ndim).astype(x.dtype)
+
     def codes(self, x, n) -> Array:
-        """Integer codes, as floats, at a whole width n from 1 to 16."""
+        """Integer codes, as floats, at a whole width n from 1 to 16, () or per channel of x's rank."""
         n = jnp.clip(jnp.asarray(n), 1, MAX_BITS)
         x = numerics.as_float(x)
         inverse, zero = self._row(self.inverse, n, x), self._row(self.zero, n, x)
         return quantize_codes(x, n, inverse, zero, signed=self.signed)
 
     def at(self, x, n) -> Array:
-        """The quantized x at a whole width n; x itself from 17 on."""
+        """The quantized x at a whole width n, shaped as in `codes`; x itself from 17 on."""
         x = numerics.as_float(x)
         step = 1.0 / self._row(self.inverse, n, x)
         value = (self.codes(x, n) - self._row(self.zero, n, x)) * step

@@ -1,8 +1,10 @@
 """PUBLISHED SYSTEMS and the main job, one file each: the only place where a model and a search meet."""
 
 from diffhw.recipes._aqgan import Aqgan, AqganAnswer, aqgan, load_aqgan, sample_bits
-from diffhw.recipes._bit_front import BitFront, hypervolume, pareto_bits
+from diffhw.recipes._bit_costs import BIT_ARRAYS, cost_tables
+from diffhw.recipes._bit_front import BitFront, hypervolume, pareto_bits, tiny_bit_problem
 from diffhw.recipes._bit_hawq import bit_sensitivities, hawq_bits
+from diffhw.recipes._bit_near_front import front_suite, sample_front
 from diffhw.recipes._bit_policy import policy_bits
 from diffhw.recipes._bit_problem import BitProblem, Ledger, bit_problem
 from diffhw.recipes._bit_rivals import (
@@ -14,6 +16,7 @@ from diffhw.recipes._bit_rivals import (
     uniform_bits,
 )
 from diffhw.recipes._bit_search import BitSearch, BitWish
+from diffhw.recipes._bit_through import ThroughNetwork, through_network
 from diffhw.recipes._codesign import codesign
 from diffhw.recipes._dataflow_choice import SingleStyle, StyleChoice, best_styles, exact_dataflow_costs
 from diffhw.recipes._dataflow_search import DataflowSearch, evolve_dataflow, map_layer, map_network
@@ -46,6 +49,7 @@ from diffhw.recipes._space_file import SpaceFile, read_space
 from diffhw.recipes._sweep import METRICS, SweepProblem, run_sweep, sweep, sweep_problem
 
 __all__ = [
+    "BIT_ARRAYS",
     "MARVEL_RULES",
     "MARVEL_STYLES",
     "METRICS",
@@ -74,6 +78,7 @@ __all__ = [
     "SpaceFile",
     "StyleChoice",
     "SweepProblem",
+    "ThroughNetwork",
     "aqgan",
     "best_mapping",
     "best_mappings",
@@ -82,11 +87,13 @@ __all__ = [
     "bit_problem",
     "bit_sensitivities",
     "codesign",
+    "cost_tables",
     "dosa",
     "dosa_bound",
     "evolve_bits",
     "evolve_dataflow",
     "exact_dataflow_costs",
+    "front_suite",
     "hawq_bits",
     "hypervolume",
     "load_aqgan",
@@ -108,10 +115,13 @@ __all__ = [
     "read_space",
     "run_sweep",
     "sample_bits",
+    "sample_front",
     "search_mappings",
     "ski_slope",
     "sweep",
     "sweep_problem",
+    "through_network",
+    "tiny_bit_problem",
     "uniform_bits",
     "write_design",
 ]

@@ -18,104 +18,14 @@ import numpy as np
 
 from diffhw import search
 from diffhw.recipes._bit_problem import BitProblem
+from diffhw.recipes._bit_samples import BitSamples, bit_surrogate, sample_bits
 from diffhw.search import Condition, Generator
 
 __all__ = ["Aqgan", "AqganAnswer", "aqgan", "load_aqgan", "sample_bits"]
 
-_BINS = 30
-_CANDIDATES = 60_000
 _PROPOSALS = 64
 
 Progress = Callable[[str, float, float], None]
-
-
-def sample_bits(
-    problem: BitProblem,
-    evaluations: int,
-    seed: int = 0,
-    *,
-    rounds: int = 3,
-    metric: str = "bytes",
-    members: int = 4,
-    steps: int = 1500,
-    progress: Progress | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Evaluated configurations (N, L) and their accuracies (N,), spread over accuracy and cost.
-
-    30 % at random (half of them above a random floor), then in ``rounds`` a surrogate is fitted and as many
-    new ones are taken from every cell of predicted accuracy and cost: random ones crowd where most
-    configurations are. Raises ValueError for fewer than 100 evaluations.
-    """
-    if evaluations < 100:
-        raise ValueError(f"a training set needs at least 100 evaluations, got {evaluations}")
-    rng = np.random.default_rng([seed, 1])
-    told = lambda done: None if progress is None else progress("training set", done, evaluations)
-    first = evaluations if rounds < 1 else int(0.3 * evaluations)
-    designs = _distinct(np.zeros((0, len(problem.names)), int), _random(rng, problem, 2 * first), first)
-    accuracy = problem.evaluate(designs)
-    told(len(designs))
-    for r in range(rounds):
-        surrogate = search.fit_surrogate(
-            designs,
-            accuracy[:, None],
-            problem.sizes,
-            jax.random.fold_in(jax.random.key(seed), r),
-            names=["accuracy"],
-            members=members,
-            steps=steps,
-        )
-        wanted = (evaluations - len(designs)) // (rounds - r)
-        pool = np.concatenate(
-            [_random(rng, problem, _CANDIDATES), _moved(rng, problem, designs, _CANDIDATES // 2)]
-        )
-        guess = surrogate.predict(pool)[:, 0]
-        cost = problem.cost(metric, pool)
-        cells = _cell(guess, 0.0, 1.0, _BINS) * 4 + _cell(cost, cost.min(), cost.max(), 4)
-        chosen = _even(rng, cells, 3 * wanted)
-        fresh = _distinct(designs, pool[chosen], wanted)
-        designs = np.concatenate([designs, fresh])
-        accuracy = np.concatenate([accuracy, problem.evaluate(fresh)])
-        told(len(designs))
-    return designs, accuracy
-
-
-def _random(rng, problem: BitProblem, n: int) -> np.ndarray:
-    from diffhw.search._generator_pool import random_designs
-
-    return random_designs(rng, problem.sizes, n)
-
-
-def _moved(rng, problem: BitProblem, designs: np.ndarray, n: int) -> np.ndarray:
-    """Known configurations with up to a third of the layers drawn anew."""
-    out = designs[rng.integers(0, len(designs), n)].copy()
-    anew = rng.random(out.shape) < rng.random((n, 1)) / 3
-    return np.where(anew, rng.integers(0, problem.max_bits, out.shape), out)
-
-
-def _cell(values, low, high, count: int) -> np.ndarray:
-    return np.clip(((values - low) / max(high - low, 1e-12) * count).astype(int), 0, count - 1)
-
-
-def _even(rng, cells: np.ndarray, n: int) -> np.ndarray:
-    """Rows in an order in which every cell has its turn before any has its second."""
-    order = rng.permutation(len(cells))
-    turn = np.zeros(len(cells), int)
-    seen: dict[int, int] = {}
-    for row in order:
-        turn[row] = seen[cells[row]] = seen.get(cells[row], -1) + 1
-    return order[np.argsort(turn[order], kind="stable")][:n]
-
-
-def _distinct(known: np.ndarray, new: np.ndarray, n: int) -> np.ndarray:
-    """At most ``n`` rows of ``new`` that are neither known nor repeated, order kept."""
-    seen, kept = {row.tobytes() for row in np.asarray(known, np.int64)}, []
-    for row in np.asarray(new, np.int64):
-        if len(kept) == n:
-            break
-        if (code := row.tobytes()) not in seen:
-            seen.add(code)
-            kept.append(row)
-    return np.array(kept, np.int64).reshape(-1, new.shape[1])
 
 
 @dataclass(frozen=True)
@@ -295,45 +205,42 @@ def load_aqgan(folder: str | Path, problem: BitProblem) -> Aqgan:
 def aqgan(
     problem: BitProblem,
     *,
-    evaluations: int = 6000,
+    evaluations: int = 10_000,
     budgets: tuple[str, ...] = ("bytes",),
     kind: str = "autoregressive",
     seed: int = 0,
-    members: int = 6,
-    surrogate_steps: int = 4000,
-    steps: int = 2500,
-    polish: int = 600,
-    pool: int = 150_000,
-    training_set: tuple[np.ndarray, np.ndarray] | None = None,
+    members: int = 4,
+    surrogate_steps: int = 2000,
+    steps: int = 1200,
+    polish: int = 1000,
+    pool: int = 60_000,
+    hidden: int = 64,
+    training_set: BitSamples | tuple[np.ndarray, np.ndarray] | None = None,
+    surrogate: search.Surrogate | None = None,
     resume: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Aqgan:
     """Builds the training set, the surrogate and the generator of one network.
 
     evaluations: of the network, all for the training set.  budgets: metrics of ``problem.tables`` that may
-    be limited.  kind: of the generator ("adversarial" is the paper's family).  training_set: (designs,
-    accuracy) to use in place of a new one.  resume: file in which the generator's fit is kept.
+    be limited.  kind: of the generator ("adversarial" is the paper's family).  training_set: of
+    `sample_bits`, or (designs, accuracy), to use in place of a new one.  surrogate: of that
+    training set, if there is one already.  resume: file in which the generator's fit is kept.
     Raises ValueError for an unknown budget metric; see also `sample_bits` and `search.generator`.
     """
     begin = time.perf_counter()
     for name in budgets:
         if name not in problem.tables:
             raise ValueError(f"no metric is called {name!r}: known are {', '.join(problem.tables)}")
-    designs, accuracy = (
-        sample_bits(problem, evaluations, seed, progress=progress) if training_set is None else training_set
-    )
+    if training_set is None:
+        training_set = sample_bits(problem, evaluations, seed, progress=progress)
+    designs, accuracy, *more = training_set
+    known = BitSamples(designs, accuracy, more[0] if more else np.zeros((len(designs), 0)))
     key = jax.random.key(seed)
     told = None if progress is None else lambda done, total: progress("surrogate", done, total)
-    surrogate = search.fit_surrogate(
-        designs,
-        accuracy[:, None],
-        problem.sizes,
-        jax.random.fold_in(key, 100),
-        names=["accuracy"],
-        members=members,
-        steps=surrogate_steps,
-        progress=told,
-    )
+    if surrogate is None:
+        start = jax.random.fold_in(key, 100)
+        surrogate = bit_surrogate(problem, known, start, members, surrogate_steps, told)
     conditions = [Condition("accuracy"), *(Condition(n, "budget", problem.tables[n]) for n in budgets)]
     fitted = search.generator(
         surrogate,
@@ -343,6 +250,7 @@ def aqgan(
         pool=pool,
         steps=steps,
         polish=polish,
+        hidden=hidden,
         known=designs,
         names=problem.names,
         resume=resume,

@@ -1,10 +1,17 @@
 """Bit widths per layer of one trained network: what is chosen, what it costs, and how it is really evaluated.
 
 The index vector of a configuration holds bits - 1 per quantized layer, in the order of ``names``. Weights
-are quantized after training (symmetric, per tensor), nothing is trained again. All searchers of bit
-widths use this problem, and its ledger counts every network evaluation.
+are quantized after training (symmetric, per tensor), nothing is trained again. All searchers of bit widths
+use this problem, and its ledger counts every evaluation.
+
+`bit_problem` takes at each width the step of least squared error: with min-max steps two bits are often
+worse than one, and accuracy jumps. mobilenet_v2_small on digits (1437 images), all layers at 2, 3, 4, 6, 8
+bits: 0.100, 0.644, 0.890, 0.983, 0.985 with min-max steps, 0.170, 0.584, 0.973, 0.979, 0.985 with these; a
+step per channel gives 0.097, 0.756, 0.983, 0.987, 0.983 but stores a number per channel, which no table here
+counts.
 """
 
+import functools
 import hashlib
 import time
 from collections.abc import Callable
@@ -63,10 +70,11 @@ class BitProblem:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of the trained weights: two trainings of one network are two problems."""
+        """Digest of the trained weights and their steps: two trainings of one network are two problems."""
         text = hashlib.sha256()
         for name, kernel in zip(self.names, self.quantized.kernels(), strict=True):
             text.update(name.encode() + np.asarray(kernel, np.float32).tobytes())
+        text.update(self.quantized.static.weights.calibration.encode())
         return text.hexdigest()
 
     @cached_property
@@ -89,22 +97,90 @@ class BitProblem:
             self.ledger.seconds += time.perf_counter() - begin
         return found
 
+    def observe(self, indices, progress: Callable | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """`evaluate`, and what the same runs tell beside it: (N,) and (N, A).
+
+        The A columns are the share recognised of each class and, last, the mean probability of the right
+        class. A surrogate that learns them too predicts the accuracy better (`search.fit_surrogate`).
+        """
+        begin = time.perf_counter()
+        accuracy, aspects = self._look(indices, progress)
+        self.ledger.evaluations += len(accuracy)
+        self.ledger.seconds += time.perf_counter() - begin
+        return accuracy, aspects
+
     def test_accuracy(self, indices) -> np.ndarray:
         """Accuracy (N,) on the test images; for reports only, not counted."""
         return self._run(indices, self.test, None)
 
-    def _run(self, indices, data, progress) -> np.ndarray:
-        from diffhw.training import evaluate_many
+    def _look(self, indices, progress) -> tuple[np.ndarray, np.ndarray]:
+        found, back = np.unique(self._checked(indices), axis=0, return_inverse=True)
+        sums = _sums(self.apply, found + 1.0, self.selection, progress)[back.reshape(-1)]
+        y = np.asarray(self.selection.y)
+        images = np.maximum(np.bincount(y, minlength=self.selection.classes), 1)
+        accuracy = sums[:, :-1].sum(axis=1) / len(y)
+        return accuracy, np.concatenate([sums[:, :-1] / images, sums[:, -1:] / len(y)], axis=1)
 
+    def _checked(self, indices) -> np.ndarray:
         indices = np.asarray(indices)
         if indices.ndim != 2 or indices.shape[1] != len(self.names):
             raise ValueError(
                 f"{self.network} has {len(self.names)} quantized layers, got configurations of shape"
                 f" {indices.shape}"
             )
-        found, back = np.unique(indices, axis=0, return_inverse=True)
+        return indices
+
+    def _run(self, indices, data, progress) -> np.ndarray:
+        from diffhw.training import evaluate_many
+
+        found, back = np.unique(self._checked(indices), axis=0, return_inverse=True)
         accuracy = evaluate_many(self.apply, found + 1.0, data, progress=progress)
         return accuracy.astype(np.float64)[back.reshape(-1)]
+
+
+@functools.cache
+def _summer(devices: tuple, classes: int) -> Callable:
+    """(apply, configs, x, y, mask) to recognised images per class, and the sum of right probabilities."""
+    import jax
+    import jax.numpy as jnp
+    from jax import lax
+
+    from diffhw.training._many import _over
+
+    def run(apply, configs, x, y, mask):
+        def tile(config, part):
+            images, labels, on = part
+            logits = apply(config, images)
+            own = jax.nn.one_hot(labels, classes) * on[:, None]
+            right = (logits.argmax(-1) == labels).astype(logits.dtype)
+            return jnp.append(right @ own, (jax.nn.softmax(logits) * own).sum())
+
+        return lax.map(lambda c: lax.map(lambda part: tile(c, part), (x, y, mask)).sum(axis=0), configs)
+
+    return _over(devices, run, 5)
+
+
+def _sums(apply, bits: np.ndarray, data, progress, chunk: int = 256) -> np.ndarray:
+    """(N, classes + 1) of `_summer`, in chunks of one shape (`training.evaluate_many` gives counts only)."""
+    import jax
+    import jax.numpy as jnp
+
+    from diffhw.training._many import _devices
+    from diffhw.training._train import tiles
+
+    # An accelerator wants large tiles; a CPU keeps a tile in its cache.
+    small = jax.local_devices()[0].platform == "cpu"
+    devices = _devices(None, len(bits))
+    chunk -= chunk % len(devices)
+    arrays = tuple(map(jnp.asarray, tiles(data, 64 if small else 512)))
+    program, out = _summer(devices, data.classes), []
+    for begin in range(0, len(bits), chunk):
+        rows = np.minimum(np.arange(begin, begin + chunk), len(bits) - 1)
+        out.append(np.asarray(program(apply, jnp.asarray(bits[rows], jnp.float32), *arrays), np.float64))
+        if progress is not None:
+            done = min(begin + chunk, len(bits))
+            progress(done, len(bits), float(np.concatenate(out)[:done, :-1].sum(axis=1).max() / len(data)))
+    return np.concatenate(out)[: len(bits)]
 
 
 def bit_problem(
@@ -115,13 +191,15 @@ def bit_problem(
     max_bits: int = 8,
     epochs: int = 120,
     width: float = 1.0,
+    calibration: str = "mse",
     checkpoint: Any = None,
     progress: Callable | None = None,
 ) -> BitProblem:
     """Trains a network of the training room (batch norms folded) and wraps it for bit searches.
 
-    network, width: see `training.network`.  data: see `training.load`.  checkpoint: a folder in which the
-    training is kept.  progress: called with (epoch, epochs, validation accuracy).
+    network, width: see `training.network`.  data: see `training.load`.  calibration: of the steps, see
+    `quantization.QuantSpec`.  checkpoint: a folder in which the training is kept.
+    progress: called with (epoch, epochs, validation accuracy).
     Raises ValueError for unknown names, missing data, max_bits not in 1 to 16.
     """
     from diffhw import training
@@ -133,17 +211,19 @@ def bit_problem(
         network, input_shape=splits.train.input_shape, classes=splits.train.classes, width=width, rngs=seed
     )
     trained = training.train(model, splits, epochs=epochs, key=seed, checkpoint=checkpoint, progress=progress)
-    return wrap(
-        trained.model, training.joined(splits.train, splits.validation), splits.test, network, max_bits
-    )
+    selection = training.joined(splits.train, splits.validation)
+    return wrap(trained.model, selection, splits.test, network, max_bits, calibration)
 
 
-def wrap(model: Any, selection: Any, test: Any, network: str, max_bits: int = 8) -> BitProblem:
+def wrap(
+    model: Any, selection: Any, test: Any, network: str, max_bits: int = 8, calibration: str = "minmax"
+) -> BitProblem:
     """A `BitProblem` of a trained `training.ConvNet`."""
     from diffhw import quantization, training
 
     folded = quantization.fold_batch_norm(model, selection.x[:64])
-    quantized = quantization.QuantizedModel.of(folded, selection.x[:64], whole=True)
+    spec = quantization.QuantSpec(calibration=calibration)
+    quantized = quantization.QuantizedModel.of(folded, selection.x[:64], weights=spec, whole=True)
     layers = folded.layers()
     weights = np.array([float(layer.weights) for layer in layers])
     macs = np.array([float(layer.macs) for layer in layers])

@@ -11,7 +11,8 @@ import numpy as np
 from diffhw import hardware
 from diffhw.hardware import ASSUMED, Accelerator, scale_assumed
 from diffhw.mappings import DATAFLOWS, Precision, dataflow_weights
-from diffhw.models import Cost, array_counts, systolic
+from diffhw.models import Cost, systolic
+from diffhw.models._bounds import bounds
 from diffhw.recipes._design import Design
 from diffhw.recipes._problem import Problem
 from diffhw.recipes._result import Assumption, Rival, Sensitivity
@@ -140,30 +141,6 @@ def sensitivities(problem: Problem, design: dict) -> tuple[Sensitivity, ...]:
         for i, (position, (name, unit)) in enumerate(labels.items())
     ]
     return tuple(sorted(out, key=lambda one: -max(abs(one.by_gradient), abs(one.by_value))))
-
-
-def bounds(network: Network, hw: Accelerator, mapping, cost: Cost) -> tuple[str, ...]:
-    """One word per distinct layer: what its runtime is lost to, first cause first.
-
-    "DRAM": more than a tenth of the cycles wait for data. Else the larger of "part-filled folds" (PEs
-    without work) and "fill and drain" (cycles of a fold beyond its stream) if it costs over a tenth,
-    else "compute".
-    """
-    out = []
-    for i, layer in enumerate(network.rows()):
-        dataflow = mapping if isinstance(mapping, str) else mapping[i]
-        m, k = layer.n * layer.p * layer.q, layer.c * layer.r * layer.s
-        counts = array_counts(m, layer.k, k, hw.rows, hw.cols, dataflow, hw.lanes)
-        cycles, stall = (float(v[i]) for v in (cost.by_layer().cycles, cost.by_layer().cycle_parts["stall"]))
-        filled = float(counts.spatial_rows * counts.spatial_cols / (counts.folds * hw.rows * hw.cols))
-        streaming = float(counts.stream / counts.fold_cycles)
-        if stall > 0.1 * cycles:
-            out.append("DRAM")
-        elif min(filled, streaming) > 0.9:
-            out.append("compute")
-        else:
-            out.append("part-filled folds" if filled < streaming else "fill and drain")
-    return tuple(out)
 
 
 def assumptions(

@@ -6,38 +6,28 @@ An evaluation is a genome costed, fit or unfit; none is costed twice; a gradient
 takes longer. The exact mapper (`best_mapping`) says how far from the optimum a search ends.
 """
 
-import functools
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from diffhw.hardware import Hierarchy
 from diffhw.mappings import LoopNest
+from diffhw.recipes._map_archive import CHUNK, SMALL, UNFIT, Archive, Coster, Search, log_score
 from diffhw.recipes._map_descent import Descent
-from diffhw.recipes._map_moves import Moves
-from diffhw.recipes._map_space import Genomes, genome_cost
+from diffhw.recipes._map_space import Genomes
 from diffhw.workloads import Layer, Network
 
 __all__ = ["MappingSearch", "search_mappings"]
 
 METHODS = ("gradient", "local", "evolution", "random")
 OBJECTIVES = ("edp", "energy", "latency")
-CHUNK, SMALL = 8192, 512
-"""Genomes per compiled call, and where fewer are asked for."""
 FINAL = 8
 """Best genomes of a layer that are costed again in float64, in which the winner is chosen."""
-_UNFIT = 1e3  # score of a mapping that does not fit, plus how far from fitting: above all logarithms
-_POOL = 2000  # best genomes remembered
 _DESCENT = 0.6  # largest share of the budget for the first descents
-
-Search = Generator[np.ndarray, Any, Any]
-"""Asks for the scores of genomes (n, width) of its layer and gets them, (n,)."""
 
 
 @dataclass(frozen=True)
@@ -68,140 +58,10 @@ class MappingSearch:
     compile_seconds: float
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _costs(layout, table, hierarchy, rows, genomes):
-    layers = jax.tree.map(lambda column: column[rows], table)
-    return jax.vmap(lambda layer, genome: genome_cost(layout, hierarchy, layer, genome))(layers, genomes)
-
-
-def _score(objective: str, energy, cycles, violation) -> np.ndarray:
-    """Logarithm of the objective, or a figure above all of them for what does not fit."""
-    energy, cycles = (np.asarray(leaf, np.float64) for leaf in (energy, cycles))
-    value = {"edp": energy * cycles, "energy": energy, "latency": cycles}[objective]
-    misfit = np.log1p(np.minimum(np.asarray(violation, np.float64), 1e30))
-    return np.where(violation <= 1e-6, np.log(value), _UNFIT + misfit)
-
-
-class _Coster:
-    """Scores of genomes of any layers, in chunks of one compiled program."""
-
-    def __init__(self, space: Genomes, objective: str):
-        self.space, self.objective = space, objective
-        self.table = jax.tree.map(lambda column: jnp.asarray(column, float), space.table)
-
-    def figures(self, rows: np.ndarray, genomes: np.ndarray) -> list[np.ndarray]:
-        """Energy, cycles, violation, each (n,)."""
-        n = len(rows)
-        chunk = CHUNK if n > 4 * SMALL else SMALL
-        padding = -n % chunk
-        rows = np.concatenate([rows, np.zeros(padding, int)]).astype(np.int32)
-        genomes = np.concatenate([genomes, np.ones((padding, genomes.shape[1]), int)]).astype(np.int32)
-        parts = [
-            _costs(
-                self.space.layout,
-                self.table,
-                self.space.hierarchy,
-                rows[s : s + chunk],
-                genomes[s : s + chunk],
-            )
-            for s in range(0, n, chunk)
-        ]
-        return [np.concatenate([np.asarray(part[j]) for part in parts])[:n] for j in range(3)]
-
-    def __call__(self, rows: np.ndarray, genomes: np.ndarray) -> np.ndarray:
-        return _score(self.objective, *self.figures(rows, genomes))
-
-    def exactly(self, rows: np.ndarray, genomes: np.ndarray) -> list[np.ndarray]:
-        """`figures` in float64."""
-        with jax.enable_x64(True):
-            double = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), tree)
-            found = _costs(
-                self.space.layout,
-                double(self.space.table),
-                double(self.space.hierarchy),
-                rows.astype(np.int32),
-                genomes.astype(np.int32),
-            )
-            return [np.asarray(leaf) for leaf in found]
-
-
-class _Archive:
-    """All that is known of one layer: scores of genomes seen, the best of them, evaluations left."""
-
-    def __init__(self, space: Genomes, i: int, budget: float):
-        self.space, self.i, self.moves = space, i, Moves(space, i)
-        self.spent, self.budget = 0.0, float(budget)
-        codes = np.random.default_rng(2024).integers(1, 2**63, space.layout.width, dtype=np.uint64)
-        self._codes = codes | np.uint64(1)
-        self._keys, self._values = np.zeros(0, np.uint64), np.zeros(0)
-        self.pool, self.scores = np.zeros((0, space.layout.width), np.int64), np.zeros(0)
-        self.history: list[tuple[float, float]] = []
-
-    @property
-    def left(self) -> int:
-        """Evaluations left."""
-        return max(0, int(self.budget - self.spent))
-
-    def keys(self, genomes: np.ndarray) -> np.ndarray:
-        """64-bit names of canonical genomes."""
-        mixed = (genomes.astype(np.uint64) * self._codes).sum(axis=1, dtype=np.uint64)
-        return (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15)
-
-    def ask(self, genomes: np.ndarray) -> Search:
-        """(canonical genomes, scores), inf where the budget did not reach; asks only for what is new."""
-        genomes = self.space.canonical(self.i, genomes)
-        keys, first, back = np.unique(self.keys(genomes), return_index=True, return_inverse=True)
-        scores = np.full(len(keys), np.inf)
-        place = np.searchsorted(self._keys, keys)
-        known = place < len(self._keys)
-        known[known] = self._keys[place[known]] == keys[known]
-        scores[known] = self._values[place[known]]
-        fresh = np.flatnonzero(~known)[: self.left]
-        if len(fresh):
-            scores[fresh] = yield genomes[first[fresh]]
-            self.spent += len(fresh)
-            self.record(genomes[first[fresh]], keys[fresh], scores[fresh])
-        return genomes, scores[back]
-
-    def record(self, genomes: np.ndarray, keys: np.ndarray, scores: np.ndarray) -> None:
-        """New genomes with distinct keys, already paid for."""
-        keys_, values = np.concatenate([self._keys, keys]), np.concatenate([self._values, scores])
-        order = np.argsort(keys_, kind="stable")
-        self._keys, self._values = keys_[order], values[order]
-        best = float(scores.min())
-        if not self.history or best < self.history[-1][1]:
-            self.history.append((self.spent, best))
-        self.pool = np.concatenate([self.pool, genomes])
-        self.scores = np.concatenate([self.scores, scores])
-        if len(self.scores) > 2 * _POOL:
-            self.best(_POOL)
-
-    def best(self, n: int) -> np.ndarray:
-        """The ``n`` best genomes, best first."""
-        order = np.argsort(self.scores, kind="stable")
-        kept = order[:_POOL]
-        self.pool, self.scores = self.pool[kept], self.scores[kept]
-        return self.pool[:n]
-
-    def record_path(self, genomes: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        """Genomes (steps, runs, width) that a descent paid for; the best of each run, best first."""
-        _, runs, width = genomes.shape
-        flat = self.space.canonical(self.i, genomes.reshape(-1, width).astype(np.int64))
-        every = self.keys(flat)
-        keys, first = np.unique(every, return_index=True)
-        new = ~np.isin(keys, self._keys)
-        if new.any():
-            self.record(flat[first[new]], keys[new], scores.reshape(-1)[first[new]])
-        at = scores.argmin(axis=0) * runs + np.arange(runs)
-        _, once = np.unique(every[at], return_index=True)
-        ends = at[once]
-        return flat[ends[np.argsort(scores.reshape(-1)[ends], kind="stable")]]
-
-
 # Strategies of one layer -----------------------------------------------------------------------
 
 
-def _descend(archive: _Archive, starts: np.ndarray, around: Callable) -> Search:
+def _descend(archive: Archive, starts: np.ndarray, around: Callable) -> Search:
     """From every start to the best of its surroundings, until none is better; the ends, best first."""
     here, score = yield from archive.ask(starts)
     moving = np.ones(len(here), bool)
@@ -224,7 +84,7 @@ def _descend(archive: _Archive, starts: np.ndarray, around: Callable) -> Search:
     return here[np.argsort(score, kind="stable")]
 
 
-def _refine(archive: _Archive, starts: np.ndarray, deep: int) -> Search:
+def _refine(archive: Archive, starts: np.ndarray, deep: int) -> Search:
     """Wider and wider surroundings: one move; a move with its orders; exchanges.
 
     Then, around the ``deep`` best, spatial factors and all pairs of moves.
@@ -241,7 +101,7 @@ def _refine(archive: _Archive, starts: np.ndarray, deep: int) -> Search:
     yield from _descend(archive, archive.best(deep).copy(), wide)
 
 
-def _local(archive: _Archive, rng: np.random.Generator, restarts: int, deep: int) -> Search:
+def _local(archive: Archive, rng: np.random.Generator, restarts: int, deep: int) -> Search:
     """The same refinement from random starts, again and again."""
     while archive.left:
         before = archive.spent
@@ -250,7 +110,7 @@ def _local(archive: _Archive, rng: np.random.Generator, restarts: int, deep: int
             return
 
 
-def _random(archive: _Archive, rng: np.random.Generator) -> Search:
+def _random(archive: Archive, rng: np.random.Generator) -> Search:
     idle = 0
     while archive.left and idle < 20:
         before = archive.spent
@@ -258,7 +118,7 @@ def _random(archive: _Archive, rng: np.random.Generator) -> Search:
         idle = idle + 1 if archive.spent - before < 20 else 0
 
 
-def _evolution(archive: _Archive, rng: np.random.Generator, population: int = 500) -> Search:
+def _evolution(archive: Archive, rng: np.random.Generator, population: int = 500) -> Search:
     """GAMMA's generations: elite 5 %, parents the best 40 %; see `Moves.children`.
 
     A population that has bred 20 generations without a better mapping starts anew from random ones.
@@ -278,7 +138,7 @@ def _evolution(archive: _Archive, rng: np.random.Generator, population: int = 50
             return
 
 
-def _drive(archives: list[_Archive], searches: list[Search], coster: _Coster, progress) -> None:
+def _drive(archives: list[Archive], searches: list[Search], coster: Coster, progress) -> None:
     """All layers side by side: what they ask for is costed in one batch."""
     waiting = {}
 
@@ -304,7 +164,7 @@ def _drive(archives: list[_Archive], searches: list[Search], coster: _Coster, pr
 # The gradient phase -----------------------------------------------------------------------------
 
 
-def _measured_cost(descent: Descent, coster: _Coster, starts: np.ndarray, state) -> float:
+def _measured_cost(descent: Descent, coster: Coster, starts: np.ndarray, state) -> float:
     """How many times longer a step of all runs takes than costing as many genomes."""
     rows = np.repeat(np.arange(len(starts)), starts.shape[1])
     genomes = starts.reshape(-1, starts.shape[-1])
@@ -322,7 +182,7 @@ def _measured_cost(descent: Descent, coster: _Coster, starts: np.ndarray, state)
     return max(1.0, gradient / value)
 
 
-def _starts(archives: list[_Archive], rngs, restarts: int) -> np.ndarray:
+def _starts(archives: list[Archive], rngs, restarts: int) -> np.ndarray:
     return np.stack([a.moves.random(rng, restarts) for a, rng in zip(archives, rngs, strict=True)])
 
 
@@ -342,7 +202,7 @@ def _descents(archives, descent: Descent, starts, rng, cost: float, progress) ->
     genomes, energy, cycles, violation = (
         np.stack([np.asarray(leaf) for leaf in part]) for part in zip(*path)
     )
-    scores = _score(descent.objective, energy, cycles, violation)
+    scores = log_score(descent.objective, energy, cycles, violation)
     ends = []
     for i, archive in enumerate(archives):
         archive.spent += descent.steps * starts.shape[1] * cost
@@ -398,8 +258,8 @@ def search_mappings(
     if not rows:
         raise ValueError("search_mappings needs at least one layer, got none")
     space = Genomes(rows, hierarchy)
-    coster = _Coster(space, objective)
-    archives = [_Archive(space, i, budget - FINAL) for i in range(len(rows))]
+    coster = Coster(space, objective)
+    archives = [Archive(space, i, budget - FINAL) for i in range(len(rows))]
     rngs = [np.random.default_rng([seed, i]) for i in range(len(rows))]
     for n in (SMALL, CHUNK):
         coster.figures(np.zeros(n, int), np.ones((n, space.layout.width), int))
@@ -409,9 +269,11 @@ def search_mappings(
         starts = _starts(archives, rngs, restarts)
         watch = time.perf_counter()
         state = descent.state(starts, rng)
-        jax.block_until_ready(descent.step(state, 0))
-        cost = gradient_cost or _measured_cost(descent, coster, starts, state)
-        compiling += time.perf_counter() - watch
+        if gradient_cost is None:
+            jax.block_until_ready(descent.step(state, 0))
+            cost = _measured_cost(descent, coster, starts, state)
+        else:
+            cost = gradient_cost
         # At most this share of the budget goes into the first descents.
         fits = int(_DESCENT * (budget - FINAL) / (steps * cost))
         if fits < 1:
@@ -421,6 +283,9 @@ def search_mappings(
                 " lower steps"
             )
         starts = starts[:, : min(restarts, fits)]
+        state = jax.tree.map(lambda leaf: leaf[:, : starts.shape[1]], state)
+        jax.block_until_ready(descent.step(state, 0))  # compiled for as many runs as there will be
+        compiling += time.perf_counter() - watch
         price = starts.shape[1] * steps * cost
         for _ in range(rounds):
             # All layers take part in a round, so the poorest decides.
@@ -441,14 +306,14 @@ def search_mappings(
     return _finish(archives, coster, objective, method, cost, begin, compiling)
 
 
-def _finish(archives, coster: _Coster, objective, method, cost, begin, compiling) -> MappingSearch:
+def _finish(archives, coster: Coster, objective, method, cost, begin, compiling) -> MappingSearch:
     space = coster.space
     best = [archive.best(FINAL) for archive in archives]
     filled = np.stack([np.concatenate([b, np.repeat(b[:1], FINAL - len(b), axis=0)]) for b in best])
     rows = np.repeat(np.arange(len(best)), FINAL)
     energy, cycles, violation = coster.exactly(rows, filled.reshape(-1, space.layout.width))
     shape = (len(best), FINAL)
-    score = _score(objective, energy, cycles, violation).reshape(shape)
+    score = log_score(objective, energy, cycles, violation).reshape(shape)
     chosen = score.argmin(axis=1)
     take = lambda values: values.reshape(shape)[np.arange(len(best)), chosen]
     energy, cycles, feasible = take(energy), take(cycles), take(violation) <= 1e-6
@@ -466,7 +331,7 @@ def _finish(archives, coster: _Coster, objective, method, cost, begin, compiling
         evaluations=np.array([a.spent + len(b) for a, b in zip(archives, best, strict=True)]),
         gradient_cost=cost,
         history=tuple(
-            tuple((spent, math.exp(score)) for spent, score in a.history if score < _UNFIT) for a in archives
+            tuple((spent, math.exp(score)) for spent, score in a.history if score < UNFIT) for a in archives
         ),
         seconds=time.perf_counter() - begin,
         compile_seconds=compiling,

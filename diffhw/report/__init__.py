@@ -10,7 +10,6 @@ from diffhw.report._loopnest import (
     hardware_line,
     level_table,
     mapped,
-    mapping_slopes,
     mapping_table,
     mapping_total,
 )
@@ -21,6 +20,7 @@ from diffhw.report._loopnest_pictures import (
     latency_stack,
     ski_slope_picture,
 )
+from diffhw.report._loopnest_slopes import mapping_slopes
 from diffhw.report._plots import convergence, pareto, roofline
 from diffhw.report._tables import table
 

@@ -12,7 +12,8 @@ from diffhw.models import TENSORS
 from diffhw.models._show import scaled_unit
 from diffhw.report._bars import _label, _micro
 from diffhw.report._figure import COLOURS, canvas, decades, style
-from diffhw.report._loopnest import WORDS, energy_by_level, mapped, mapping_slopes
+from diffhw.report._loopnest import WORDS, energy_by_level, mapped
+from diffhw.report._loopnest_slopes import mapping_slopes
 
 __all__ = ["convergence_band", "energy_stack", "gradient_tornado", "latency_stack", "ski_slope_picture"]
 

@@ -23,7 +23,7 @@ from jax import Array
 from diffhw.search._generator_adversarial import fit_adversarial, sample_adversarial
 from diffhw.search._generator_autoregressive import fit_autoregressive, sample_autoregressive
 from diffhw.search._generator_pool import conditioned_pool
-from diffhw.search._surrogate import Surrogate
+from diffhw.search._surrogate import Surrogate, doubted
 
 __all__ = ["Condition", "Generator", "diversity", "generator", "load_generator"]
 
@@ -162,17 +162,24 @@ class Generator:
         return here
 
     def miss(self, indices: np.ndarray, wanted: Mapping[str, float | None]) -> np.ndarray:
-        """Distance from all targets, in their units, by prediction; inf beyond a budget. (..., V) to (..)."""
-        found = self.predict(indices)
-        total = np.zeros(np.shape(indices)[:-1])
+        """Expected distance from all targets, in their units; inf beyond a budget. (..., V) to (..).
+
+        By prediction, and larger where the members of the surrogate differ.
+        """
+        indices = np.asarray(indices)
+        each = self.surrogate.predict_each(indices)
+        total = np.zeros(indices.shape[:-1])
         for one in self.conditions:
             asked = wanted.get(one.name)
             if asked is None:
                 continue
-            if one.kind == "target":
-                total = total + np.abs(found[one.name] - asked)
+            if one.kind == "budget":
+                total = np.where(one.value(indices) > asked * (1 + 1e-9), np.inf, total)
+            elif one.table is not None:
+                total = total + np.abs(one.value(indices) - asked)
             else:
-                total = np.where(found[one.name] > asked * (1 + 1e-9), np.inf, total)
+                place = self.surrogate.names.index(one.name)
+                total = total + doubted(each[..., place], np.full(total.shape, float(asked)))
         return total
 
     def save(self, path: str | Path) -> None:
@@ -299,7 +306,7 @@ def generator(
     key: Array,
     *,
     kind: str = "autoregressive",
-    pool: int = 150_000,
+    pool: int = 100_000,
     steps: int = 2500,
     polish: int = 600,
     hidden: int = 128,
@@ -346,6 +353,10 @@ def generator(
     told = None if progress is None else progress
     designs, labels = conditioned_pool(surrogate, conditions, draw, pool, known, told)
     low, high = labels.min(axis=0), labels.max(axis=0)
+    for i, one in enumerate(conditions):
+        if one.table is None:  # predictions fall short of the ends that were really seen
+            ends = surrogate.seen(one.name)
+            low[i], high[i] = min(low[i], ends[0]), max(high[i], ends[1])
     high = np.maximum(high, low + 1e-9)
     unit = (labels - low) / (high - low)
     budgets = tuple(one.kind == "budget" for one in conditions)

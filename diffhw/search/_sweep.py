@@ -63,9 +63,10 @@ def sweep(
     record: True for all figures of all designs, or names of some: Parquet files, needs pyarrow.
     chunk: designs of a unit of work; default 2^18 to 2^22, more beyond 4e9 designs; 2^18 with ``record``.
     block: designs per device and step; default 2^15 on CPUs, 2^20 elsewhere.
-    identity: what decides the result beside the other arguments (model, network, options, code version);
-        JSON-able. feasible: name of a figure that is 0 for designs to be left out of the best and the
-        front; None, or a name that ``evaluate`` does not return: all count.
+    identity: what decides the result beside the other arguments (model, network, options); JSON-able. The
+        traced ``evaluate`` is compared too: changed code is refused.
+    feasible: name of a figure that is 0 for designs to be left out of the best and the front; None, or a name
+        that ``evaluate`` does not return: all count.
     progress: called with a `SweepStatus` after every chunk.
     host: (number of this process, how many): only says where to begin; any number of processes may work on
         one folder, and come and go.  claim_seconds: a chunk of a process that was not heard of for so long is

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffhw.search._sweep_order import Enumerated, Order
+from diffhw.search._sweep_order import Enumerated, SweepOrder
 
 __all__ = ["Found", "Front", "Leaders", "empty", "join"]
 
@@ -45,7 +45,7 @@ def join(parts: list[Found]) -> Found:
 class Leaders:
     """The best ``count`` different designs by their first figure."""
 
-    def __init__(self, order: Order, count: int, blank: Found):
+    def __init__(self, order: SweepOrder, count: int, blank: Found):
         self.order, self.count, self.found = order, count, blank
 
     def add(self, new: Found) -> None:

@@ -19,13 +19,13 @@ from jax import Array, lax
 
 from diffhw.spaces import Space
 
-__all__ = ["ORDERS", "Enumerated", "LowDiscrepancy", "Order", "Randomly", "order_of"]
+__all__ = ["ORDERS", "Enumerated", "LowDiscrepancy", "Randomly", "SweepOrder", "order_of"]
 
 _MASK32, _MASK64 = 2**32 - 1, 2**64 - 1
 _WIDTHS = (128, 4096)  # designs of a row that shares its leading variables: least, and most wished for
 
 
-class Order:
+class SweepOrder:
     """What the three orders share. Positions are Python ints from 0.
 
     block:   designs that one step evaluates; shape: the same as an array, in row-major order.
@@ -53,7 +53,7 @@ class Order:
         raise NotImplementedError
 
 
-class Enumerated(Order):
+class Enumerated(SweepOrder):
     """All designs by flat number. The position is the flat number.
 
     A block is a grid: *rows* that share the leading variables, times all values of the trailing ones.
@@ -102,7 +102,7 @@ class Enumerated(Order):
         return self.space.advance(self.space.from_flat(first).astype(np.int64), positions - first)
 
 
-class _Drawn(Order):
+class _Drawn(SweepOrder):
     """Orders that make one 32-bit word per variable: digit = floor(word x size / 2^32)."""
 
     def words(self, start: tuple, offset) -> list:
@@ -184,10 +184,10 @@ class LowDiscrepancy(_Drawn):
         return words
 
 
-ORDERS: dict[str, type[Order]] = {order.name: order for order in (Enumerated, Randomly, LowDiscrepancy)}
+ORDERS: dict[str, type[SweepOrder]] = {order.name: order for order in (Enumerated, Randomly, LowDiscrepancy)}
 
 
-def order_of(name: str, space: Space, block: int, seed: int) -> Order:
+def order_of(name: str, space: Space, block: int, seed: int) -> SweepOrder:
     """The order called ``name``. Raises ValueError for another name, or a space it cannot visit."""
     if name not in ORDERS:
         raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {name!r}")

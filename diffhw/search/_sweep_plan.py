@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -79,7 +80,9 @@ class Plan:
 
     def _outputs(self) -> dict[str, Any]:
         index = np.zeros(len(self.space.sizes), np.int32)
-        outputs = jax.eval_shape(lambda index: self.evaluate(self.space.at(index)), index)
+        traced = jax.make_jaxpr(lambda index: self.evaluate(self.space.at(index)), return_shape=True)
+        program, outputs = traced(index)
+        self.program = _digest(program)
         if not isinstance(outputs, dict) or not outputs:
             raise ValueError(f"evaluate must return a dict of scalars, got {type(outputs).__name__}")
         for name, value in outputs.items():
@@ -129,6 +132,7 @@ class Plan:
                 "size": str(self.space.size),
                 "first design": _first(self.space),
             },
+            "program": self.program,
             "objective": self.objective,
             "pareto": list(self.pareto),
             "feasible": self.feasible,
@@ -145,6 +149,14 @@ class Plan:
             "jax": jax.__version__,
             "format": FORMAT,
         }
+
+
+def _digest(program) -> str:
+    """Of a traced function: its operations and the arrays within, not where it lies in memory."""
+    digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(program.jaxpr)).encode())
+    for constant in program.consts:
+        digest.update(np.asarray(constant).tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _described(slot) -> str:

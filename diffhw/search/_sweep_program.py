@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from diffhw.search._sweep_front import Found
-from diffhw.search._sweep_order import Order
+from diffhw.search._sweep_order import SweepOrder
 
 __all__ = ["KNOWN", "Call", "Figures", "Program"]
 
@@ -85,7 +85,7 @@ class Program:
     devices: local ones.  top_k: how many of the best to keep, per device.
     """
 
-    def __init__(self, order: Order, figures: Figures, top_k: int, devices: Sequence):
+    def __init__(self, order: SweepOrder, figures: Figures, top_k: int, devices: Sequence):
         self.order, self.wanted, self.top_k = order, figures, top_k
         self.mesh = Mesh(np.array(devices), ("population",))
         self.metrics = [figures.names.index(name) for name in figures.pareto]

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from diffhw.search._sweep_front import Found, Front, Leaders
-from diffhw.search._sweep_order import Order
+from diffhw.search._sweep_order import SweepOrder
 from diffhw.spaces import Space
 
 __all__ = ["FullProgram", "leaders_of", "parquet", "survivors_of", "table_of", "variable_columns"]
@@ -27,7 +27,7 @@ class FullProgram:
     """All figures of all designs of a chunk. names: which figures.  devices: local ones."""
 
     def __init__(
-        self, order: Order, evaluate: Callable, names: tuple[str, ...], chunk: int, devices: Sequence
+        self, order: SweepOrder, evaluate: Callable, names: tuple[str, ...], chunk: int, devices: Sequence
     ):
         self.order, self.evaluate, self.names = order, evaluate, names
         self.mesh = Mesh(np.array(devices), ("population",))

@@ -120,7 +120,7 @@ class Store:
         except (ValueError, KeyError, TypeError):
             return self._drop(chunk, "is damaged")
         if self.manifest["record"]:
-            trouble = _damage(self.part(chunk), data["record"]["bytes"])
+            trouble = _damage(self.part(chunk), data["record"])
             if trouble:
                 return self._drop(chunk, f"is without its record: {self.part(chunk).name} {trouble}")
         return result
@@ -209,7 +209,7 @@ def _named(path: str) -> str:
     head = "space.variables."
     if path.startswith(head):
         return "space variable " + path[len(head) :]
-    return path.removeprefix("identity.")
+    return "the traced evaluate" if path == "program" else path.removeprefix("identity.")
 
 
 def _short(value: Any) -> str:
@@ -236,15 +236,14 @@ def _found(listed: dict[str, Sequence], dtype) -> Found:
     return Found(np.asarray(listed["at"], np.int64), columns)
 
 
-def _damage(path: Path, size: int) -> str | None:
-    """What is wrong with a Parquet file of that size, judged by its length and its two ends."""
+def _damage(path: Path, record: dict[str, Any]) -> str | None:
+    """What is wrong with a Parquet file, judged by its length and its checksum."""
     try:
-        if path.stat().st_size != size:
-            return f"has {path.stat().st_size} bytes, not {size}"
+        size = path.stat().st_size
+        if size != record["bytes"]:
+            return f"has {size} bytes, not {record['bytes']}"
         with open(path, "rb") as file:
-            ends = file.read(4)
-            file.seek(-4, os.SEEK_END)
-            ends += file.read(4)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         return error.strerror or "cannot be read"
-    return None if ends == b"PAR1PAR1" else "is damaged"
+    return None if digest == record["sha256"] else "does not match its checksum"

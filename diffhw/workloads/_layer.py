@@ -349,7 +349,7 @@ class Network:
         count, first = np.asarray(self.count, np.float64), {}
         for i in range(self.size):
             first.setdefault(tuple(table[i]), []).append(i)
-        rows = self.rows()
+        host = jax.tree.map(np.asarray, self.layers)
         keep = [indices[0] for indices in first.values()]
         names = tuple(
             self.names[ids[0]] + (f" (+{len(ids) - 1} alike)" if len(ids) > 1 else "")
@@ -363,7 +363,7 @@ class Network:
             notes=self.info.notes,
         )
         return Network.create(
-            [rows[i] for i in keep],
+            [jax.tree.map(lambda leaf, i=i: leaf[i], host) for i in keep],
             counts=[sum(count[i] for i in ids) for ids in first.values()],
             other_params=self.other_params,
             info=info,

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -62,7 +63,9 @@ MISTAKES = [
     ([*S, "--model", "dataflow"], "needs a dataflow"),
     ([*S, "--model", "loopnest"], "name the one whose mappings are swept"),
     ([*S, "--objective", "edpp"], "no figure is called 'edpp'; did you mean 'edp'?"),
+    ([*S, "--objective", "lateny"], "no figure is called 'lateny'; did you mean 'latency"),
     ([*S, "--pareto", "latency_s,aera_mm2"], "did you mean 'area_mm2'"),
+    ([*S, "--pareto", "throughput"], "no figure is called 'throughput'; known: edp, latency_s, energy_pj"),
     ([*S, "--pareto", "a,,b"], "names with commas between them"),
     ([*S, "--record", "edpp"], "'edpp'"),
     ([*S, "--top-k", "0"], "--top-k: must be a whole number from 1"),
@@ -140,11 +143,30 @@ def test_a_sweep_prints_writes_and_goes_on(folder, tiny, capsys):
 
 
 @pytest.mark.slow
-def test_nothing_feasible_is_said(folder, tiny, capsys):
-    (folder / "space.yaml").write_text(SPACE + "constraints: {area_mm2: 0.001}\n")
+def test_nothing_feasible_names_the_nearest_design_and_what_binds(folder, tiny, capsys):
+    """The smallest array and buffer have the least area, which does not depend on the mapping."""
+    (folder / "space.yaml").write_text(SPACE + "constraints: {area_mm2: 0.001, latency_s: 10}\n")
     assert main(["sweep", "tiny", "--space", "space.yaml", "--out", "b"]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and "none of the 162 designs is feasible (area_mm2 <= 0.001)" in err
+    assert out == "" and err.count("\n") <= 2, err  # the bar, then the sentence
+    assert "none of the 162 designs is feasible (area_mm2 <= 0.001, latency_s <= 10): area_mm2 binds" in err
+    assert "the nearest one (rows 4, cols 4, weight (bytes) 1,024) has " in err
+    least = recipes.sweep_problem(NETWORK, "space.yaml").exact([[0, 0, 0]])["area_mm2"][0]
+    over = float(re.search(r"\(([\d.e+]+) % over\)", err)[1])
+    assert over == pytest.approx(100 * (least / 0.001 - 1), rel=2e-3)
+    assert err.endswith("raise the limit or widen the variables in space.yaml; the sweep is in b\n")
+
+
+@pytest.mark.slow
+def test_buffers_too_small_are_said(folder, tiny, capsys):
+    (folder / "space.yaml").write_text(
+        "base: edge\nvariables: {rows: {values: [64, 128]}}\nfixed: {levels.input.capacity_bytes: 64}\n"
+    )
+    assert main(["sweep", "tiny", "--space", "space.yaml", "--out", "b", "--pareto", "none"]) == 2
+    err = capsys.readouterr().err
+    # One half of 64 bytes holds 32 of the array's 64 rows of 8 bits.
+    assert "none of the 2 designs is feasible (buffers too small): a buffer or the array is too small" in err
+    assert "the nearest one (rows 64) by 100 %; allow larger ones in space.yaml" in err
 
 
 @pytest.mark.slow
@@ -162,10 +184,11 @@ def test_the_best_mapping_is_written_as_loops(folder, tiny, capsys):
         "--out",
         "m",
         "--pareto",
-        "latency_s,energy_pj",
+        "latency,energy",  # short for latency_s and energy_pj
     ]
     assert main(words) == 0
     out = capsys.readouterr().out
+    assert "Pareto set over latency, energy: " in out
     assert (
         "designs for tiny layer fc, by EDP" in out
         and "random sample" in out

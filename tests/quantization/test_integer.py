@@ -1,6 +1,8 @@
 """Integer networks: the same predictions as the fake-quantized model, from numpy and from a file."""
 
 import json
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -22,19 +24,30 @@ X = images(64)
 MODEL = fold_batch_norm(Net(), X)
 GRAPH = Net().graph()
 run = jax.jit(lambda q, bits, x: q(bits, x))
-MODELS = {
-    "per tensor": QuantizedModel.of(MODEL, X, activations=QuantSpec("auto")),
-    "per channel, affine inputs": QuantizedModel.of(
+MAKE = {
+    "per tensor": lambda: QuantizedModel.of(MODEL, X, activations=QuantSpec("auto")),
+    "per channel, affine inputs": lambda: QuantizedModel.of(
         MODEL, X, weights=QuantSpec(channel_axis=-1), activations=QuantSpec("affine")
     ),
-    "least squares": QuantizedModel.of(
+    "least squares": lambda: QuantizedModel.of(
         MODEL,
         X,
         weights=QuantSpec("affine", calibration="mse"),
         activations=QuantSpec("auto", calibration="mse"),
     ),
+    "learned": lambda: MODELS["per tensor"].learned({"weights": 4, "activations": 4}, X, clip=True),
 }
-MODELS["learned"] = MODELS["per tensor"].learned({"weights": 4, "activations": 4}, X, clip=True)
+
+
+class Models(dict):
+    """Calibrated when first asked for: each worker reads this file, one runs its tests."""
+
+    def __missing__(self, name):
+        self[name] = MAKE[name]()
+        return self[name]
+
+
+MODELS = Models()
 BITS = [
     {"weights": float(w), "activations": float(a)}
     for w, a in ((1, 1), (2, 3), (4, 4), (8, 8), (3, 12), (16, 16))
@@ -42,7 +55,7 @@ BITS = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", MAKE)
 def test_same_outputs_as_the_quantized_model(name):
     q = MODELS[name]
     for bits in BITS:
@@ -126,6 +139,21 @@ def test_roundings():
         assert window_pads((size, size), (3, 3), (2, 2), "SAME") == list(
             jax.lax.padtype_to_pads((size, size), (3, 3), (2, 2), "SAME")
         )
+
+
+def test_read_without_jax(tmp_path):
+    network = integer_network(MODELS["per tensor"], BITS[3], GRAPH)
+    network.save(tmp_path / "net.npz")
+    np.save(tmp_path / "x.npy", X)
+    code = (
+        "import sys, numpy as np\n"
+        "from diffhw.quantization import IntegerNetwork\n"
+        "net, x = IntegerNetwork.load(sys.argv[1] + '/net.npz'), np.load(sys.argv[1] + '/x.npy')\n"
+        "print(*net.predict(x))\n"
+        "assert not {'jax', 'flax'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], check=True, capture_output=True, text=True)
+    np.testing.assert_array_equal([int(word) for word in done.stdout.split()], network.predict(X))
 
 
 def test_sentences(tmp_path):

@@ -57,6 +57,24 @@ def test_equals_the_pass_written_out():
     np.testing.assert_allclose(got, jax.jit(by_hand)(weight_bits, input_bits), rtol=1e-4, atol=1e-4)
 
 
+def test_widths_per_channel():
+    q = QuantizedModel.of(MODEL, X, weights=QuantSpec(channel_axis=-1))
+    mixed = (jnp.array([2.0, 3, 4, 5, 6, 8]), 4.0, jnp.linspace(2, 8, 8), 5.0, jnp.full(4, 3.0))
+    kernels = q.quantized_kernels(mixed)
+    alone = q.quantized_kernels(jnp.array([4.0, 4, 4, 5, 3]))
+    np.testing.assert_allclose(kernels[0][..., 2], alone[0][..., 2], rtol=1e-6)
+    for i in (1, 3, 4):
+        np.testing.assert_allclose(kernels[i], alone[i], rtol=1e-6)
+    slope = jax.jit(jax.grad(lambda b: jnp.sum(q((b, *mixed[1:]), X) ** 2)))(mixed[0])
+    assert slope.shape == (6,) and np.all(np.asarray(slope) != 0)
+    with pytest.raises(ValueError, match=r"layer 'stem' .* takes one width, or .* got \(5,\)"):
+        q((jnp.ones(5), *mixed[1:]), X)
+    with pytest.raises(ValueError, match=r"layer 'stem' .* takes one width"):
+        Q(mixed, X)
+    with pytest.raises(ValueError, match="one entry per quantized layer: got 4 for 5"):
+        q(mixed[:4], X)
+
+
 def test_full_precision_is_the_model():
     want = np.asarray(MODEL(X))
     for bits in (None, {"weights": 32, "activations": 32}, {}):

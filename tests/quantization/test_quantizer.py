@@ -83,6 +83,32 @@ def test_per_channel_is_each_channel_alone():
         np.testing.assert_allclose(quantizer(X, bits), np.stack(alone, 1), rtol=1e-6)
 
 
+def test_widths_per_channel_are_each_channel_alone():
+    quantizer = calibrate(X, QuantSpec(channel_axis=-1))
+    widths = jnp.array([1.0, 2.5, 3.0, 8.0, 16.5, 17.0])
+    alone = [calibrate(X[:, i])(X[:, i], b) for i, b in enumerate(widths)]
+    np.testing.assert_allclose(quantizer(X, widths), np.stack(alone, 1), rtol=1e-5, atol=1e-6)
+    weights = RNG.normal(size=X.shape).astype(np.float32)
+    slope = jax.jit(jax.grad(lambda b: jnp.sum(weights * quantizer(X, b))))(widths)
+    for i, b in enumerate(widths):
+        one = lambda b, i=i: jnp.sum(weights[:, i] * calibrate(X[:, i])(X[:, i], b))
+        np.testing.assert_allclose(slope[i], jax.grad(one)(b), rtol=1e-3, atol=1e-4)
+    assert np.count_nonzero(slope) == 5  # all but the one in full precision
+    first = calibrate(X.T, QuantSpec(channel_axis=0))
+    np.testing.assert_allclose(first(X.T, widths), quantizer(X, widths).T, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"shape \(5,\) do not fit a quantizer with 6 channels"):
+        quantizer(X, widths[:5])
+    with pytest.raises(ValueError, match="with one step"):
+        calibrate(X)(X, widths)
+
+
+def test_fake_quantize_takes_widths_per_channel():
+    bits, scale = np.array([[2, 3, 4, 5, 6, 8]]), np.full((1, 6), 0.25, np.float32)
+    got = np.asarray(fake_quantize(X, bits, scale))
+    for i in range(6):
+        np.testing.assert_array_equal(got[:, i], fake_quantize(X[:, i], int(bits[0, i]), 0.25))
+
+
 # ---- Real-valued bits ------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from analytic_bits import NAMES, WEIGHTS, Analytic, accuracy, toy_problem
 
-from diffhw import recipes
+from diffhw import recipes, training
 
 
 @pytest.fixture(scope="module")
@@ -14,27 +14,71 @@ def problem():
 
 @pytest.fixture(scope="module")
 def suite(problem):
-    training_set = recipes.sample_bits(problem, 800, members=2, steps=250)
+    training_set = recipes.sample_bits(problem, 800, rounds=2, members=2, steps=250)
     return recipes.aqgan(
         problem,
         training_set=training_set,
         members=2,
-        surrogate_steps=750,
-        pool=12_000,
-        steps=500,
+        surrogate_steps=500,
+        pool=8_000,
+        hidden=32,
+        steps=250,
         polish=250,
     )
 
 
 def test_the_training_set_is_distinct_counted_and_spread(problem):
     before = problem.ledger.evaluations
-    designs, found = recipes.sample_bits(problem, 400, 1, members=2, steps=250)
+    designs, found, aspects = recipes.sample_bits(problem, 400, 1, rounds=2, members=1, steps=250)
     assert len(np.unique(designs, axis=0)) == len(designs) == 400
-    assert problem.ledger.evaluations == before + 400
+    assert problem.ledger.evaluations == before + 400 and aspects.shape == (400, 0)
     np.testing.assert_array_equal(found, accuracy(designs))
     plain = accuracy(np.random.default_rng(0).integers(0, 8, (400, 5)))
     spread = lambda values: np.count_nonzero(np.histogram(values, 20, (0.1, 1))[0] >= 8)
     assert spread(found) > spread(plain)
+
+
+class _Stop(Exception):
+    pass
+
+
+def test_a_stopped_training_set_goes_on_and_evaluates_nothing_twice(problem, tmp_path):
+    options = dict(rounds=1, members=1, steps=50)
+    whole = recipes.sample_bits(problem, 200, 4, **options)
+
+    def stop(phase, done, total):
+        raise _Stop
+
+    with pytest.raises(_Stop):
+        recipes.sample_bits(problem, 200, 4, resume=tmp_path / "kept.npz", progress=stop, **options)
+    before = problem.ledger.evaluations
+    again = recipes.sample_bits(problem, 200, 4, resume=tmp_path / "kept.npz", **options)
+    assert problem.ledger.evaluations == before + 140
+    np.testing.assert_array_equal(whole.designs, again.designs)
+    np.testing.assert_array_equal(whole.accuracy, again.accuracy)
+    with pytest.raises(ValueError, match="other settings"):
+        recipes.sample_bits(problem, 300, 4, resume=tmp_path / "kept.npz", **options)
+    (tmp_path / "kept.npz").write_bytes(b"no archive")
+    with pytest.raises(ValueError, match="cannot be read as kept evaluations"):
+        recipes.sample_bits(problem, 200, 4, resume=tmp_path / "kept.npz", **options)
+
+
+def test_a_run_tells_the_classes_beside_the_accuracy():
+    from diffhw.recipes._bit_front import tiny_network
+    from diffhw.recipes._bit_problem import wrap
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(70, 8, 8, 1)).astype(np.float32)
+    images = training.Data(x, np.arange(70, dtype=np.int32) % 3, 3, "noise")
+    tiny = wrap(tiny_network((8, 8, 1), 3), images, images, "cnn_tiny", calibration="mse")
+    designs = rng.integers(0, 8, (9, 5))
+    found, aspects = tiny.observe(designs)
+    np.testing.assert_allclose(found, tiny.evaluate(designs), atol=1e-6)
+    assert aspects.shape == (9, 4) and tiny.ledger.evaluations == 18
+    shares = np.bincount(images.y) / 70
+    np.testing.assert_allclose(aspects[:, :3] @ shares, found, rtol=1e-6)
+    assert (aspects[:, 3] > 0).all() and (aspects[:, 3] < 1).all()
+    assert tiny.fingerprint != wrap(tiny_network((8, 8, 1), 3), images, images, "cnn_tiny").fingerprint
 
 
 def test_answers_a_target_within_a_budget(suite, problem):

@@ -84,10 +84,12 @@ def test_dataflow_programs_follow_the_number_of_pes(write):
     )
     problem = recipes.sweep_problem(NETWORK, write(text))
     merged = NETWORK.merged()
+    plain = {"xla_disable_hlo_passes": "fusion"}  # compiles in half the time
+    price = jax.jit(lambda hw, flow: models.dataflow(merged, hw, flow), compiler_options=plain)
 
     def cost(design, labels):
         program = mappings.style(labels["dataflow"], merged, design["hardware"].pes)
-        return models.dataflow(merged, design["hardware"], mappings.fit(program, merged))
+        return price(design["hardware"], mappings.fit(program, merged))
 
     check(problem, [[0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 2, 1], [1, 2, 0]], cost, 1e-5)
 
@@ -173,7 +175,8 @@ def test_several_networks_and_limits(write):
     area = float(one["area_mm2"][0])
     for limit, legal in ((area * 1.01, 1), (area * 0.99, 0)):
         problem = recipes.sweep_problem(NETWORK, path, constraints={"area_mm2": limit})
-        assert problem.exact([[1, 1]])["feasible"] == legal
+        feasible = jax.jit(lambda row, p=problem: p.evaluate(p.space.at(row))["feasible"])  # the rest is cut
+        assert feasible(np.array([1, 1])) == legal
 
 
 def differing(a, b, path=""):

@@ -290,15 +290,18 @@ def test_damage_is_said_and_repaired(finished, tmp_path):
     part = parts / "part-000000003.parquet"
     part.write_bytes(part.read_bytes()[:-30])
     (parts / "part-000000004.parquet").unlink()
+    flipped = parts / "part-000000005.parquet"
+    flipped.write_bytes(flipped.read_bytes().replace(b"design", b"desigm", 1))
     (folder / ".tmp~elsewhere~1~x").write_text("still young, perhaps alive")
     import socket
 
     dead = folder / f".tmp~{socket.gethostname()}~999999999~result.json"
     dead.write_text("half")
     again = run(space_of(), out=folder, record=True, **OPTIONS)
-    assert again.evaluated == 5 * 512
-    assert len(again.notes) == 4 and "checksum" in again.notes[1] and "30" not in again.notes[1]
+    assert again.evaluated == 6 * 512
+    assert len(again.notes) == 5 and "checksum" in again.notes[1] and "30" not in again.notes[1]
     assert "part-000000003.parquet has" in again.notes[2]
+    assert "part-000000005.parquet does not match its checksum" in again.notes[4]
     assert not dead.exists() and (folder / ".tmp~elsewhere~1~x").exists()
     (folder / ".tmp~elsewhere~1~x").unlink()
     same(again, finished[1])
@@ -318,6 +321,15 @@ def test_another_sweep_is_refused_with_the_difference(finished, tmp_path):
     for message, space, options in cases:
         with pytest.raises(ValueError, match=message):
             run(space, out=folder, **({"record": True} | OPTIONS | options))
+    twice = lambda design: evaluate(design) | {"area": evaluate(design)["area"] * 2}
+    with pytest.raises(ValueError, match=r": the traced evaluate: \w+ in .*, \w+ now"):
+        search.sweep(
+            twice,
+            space_of(),
+            out=folder,
+            record=True,
+            **({"objective": "latency", "pareto": AXES, "identity": {"net": "toy"}} | OPTIONS),
+        )
     assert contents(folder) == finished[2]
 
 

@@ -1,0 +1,188 @@
+"""Our kernels beside C programs of the same formulas: compile, run, time both sides, compare."""
+
+import os
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+
+from benchmarks import _common
+
+FLAGS = ("-O3", "-march=native", "-ffast-math", "-fno-tree-pre", "-fopenmp", "-fopt-info-vec-optimized")
+
+
+@dataclass
+class Native:
+    """A compiled C program (see kernel.h) and the arrays it reads; ``program`` is None without gcc."""
+
+    name: str
+    outputs: int
+    defines: tuple[str, ...] = ()
+    program: str | None = None
+    seconds: dict = field(default_factory=dict)
+    cpu_seconds: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        if shutil.which("gcc") is None:
+            return
+        _common.BUILD.mkdir(exist_ok=True)
+        _common.RESULTS.mkdir(exist_ok=True)
+        tag = "_".join([self.name, *(define.lower() for define in self.defines)])
+        self.program = str(_common.BUILD / tag)
+        flags = [*FLAGS, *(f"-D{define}" for define in self.defines)]
+        command = ["gcc", *flags, f"{self.name}.c", "-o", self.program, "-lm"]
+        done = subprocess.run(command, cwd=_common.HERE, capture_output=True, text=True, check=True)
+        version = subprocess.run(["gcc", "--version"], capture_output=True, text=True).stdout.splitlines()[0]
+        report = sorted({line for line in done.stderr.splitlines() if "loop vectorized" in line})
+        lines = [version, " ".join(["gcc", *flags, f"{self.name}.c", "-lm"]), *report]
+        (_common.RESULTS / f"{tag}_vectorisation.txt").write_text("\n".join(lines) + "\n")
+
+    def write(self, constants: np.ndarray, columns: list[np.ndarray]) -> None:
+        """Inputs of all evaluations, one array per number."""
+        self.count = len(columns[0])
+        with open(f"{self.program}.in", "wb") as file:
+            file.write(np.ascontiguousarray(constants, np.float32).tobytes())
+            for column in columns:
+                file.write(np.ascontiguousarray(np.broadcast_to(column, (self.count,)), np.float32).tobytes())
+
+    def run(self, block: int, calls: int, repeats: int = 1) -> np.ndarray:
+        """Times ``calls`` passes ``repeats`` times (seconds of one pass are kept by block); the outputs."""
+        out = f"{self.program}.out"
+        command = [
+            self.program,
+            f"{self.program}.in",
+            out,
+            self.count,
+            min(block, self.count),
+            calls,
+            repeats,
+        ]
+        environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
+        text = subprocess.run(
+            list(map(str, command)), capture_output=True, text=True, check=True, env=environment
+        ).stdout
+        found = [[float(word) / calls for word in line.split()] for line in text.splitlines()]
+        for kept, times in zip((self.seconds, self.cpu_seconds), zip(*found), strict=True):
+            kept.setdefault(block, []).append(_common.median(times))
+        return np.fromfile(out, np.float32).reshape(self.outputs, self.count)
+
+    def rate(self, block: int) -> float:
+        """Million evaluations per second with results in blocks of ``block``."""
+        return self.count / _common.median(self.seconds[block]) / 1e6
+
+    def rate_per_core(self, block: int) -> float:
+        """Million evaluations per second of CPU time: little changed by other work on the machine."""
+        return self.count / _common.median(self.cpu_seconds[block]) / 1e6
+
+
+class Program:
+    """One compiled form of ours on one batch; ``columns`` are its arguments, leaves (batch,)."""
+
+    def __init__(self, function, columns: tuple, batch: int, in_axes=0, options: dict | None = None):
+        self.columns, self.batch, self.seconds, self.cpu_seconds = columns, batch, [], []
+        start = time.perf_counter()
+        lowered = jax.jit(jax.vmap(function, in_axes=in_axes)).lower(*columns)
+        self.lower_s = time.perf_counter() - start
+        start = time.perf_counter()
+        self.compiled = lowered.compile(options)
+        self.compile_s = time.perf_counter() - start
+        analysis = self.compiled.cost_analysis() or {}
+        self.operations = analysis.get("flops", float("nan")) / batch
+        self.bytes = analysis.get("bytes accessed", float("nan")) / batch
+        self.kernels = self.compiled.as_text().count(" fusion(")
+
+    def __call__(self, calls: int = 1):
+        """Times ``calls`` calls in a row; their last result."""
+        start, cpu = time.perf_counter(), time.process_time()
+        for _ in range(calls):
+            out = jax.block_until_ready(self.compiled(*self.columns))
+        self.seconds.append((time.perf_counter() - start) / calls)
+        self.cpu_seconds.append((time.process_time() - cpu) / calls)
+        return out
+
+    def rate(self) -> float:
+        """Million evaluations per second."""
+        return self.batch / _common.median(self.seconds) / 1e6
+
+    def rate_per_core(self) -> float:
+        """Million evaluations per second of CPU time."""
+        return self.batch / _common.median(self.cpu_seconds) / 1e6
+
+    def row(self, form: str) -> dict:
+        """What goes into the result file."""
+        return {
+            "form": form,
+            "batch": self.batch,
+            "m_per_s": self.rate(),
+            "m_per_core_s": self.rate_per_core(),
+            "operations": self.operations,
+            "bytes": self.bytes,
+            "kernels": self.kernels,
+            "lower_s": self.lower_s,
+            "compile_s": self.compile_s,
+        }
+
+
+def differences(ours, theirs: np.ndarray, names) -> dict[str, float]:
+    """Largest difference of each output, relative (of a violation: beside 1 where it is smaller)."""
+    found = {}
+    for name, mine, other in zip(names, ours, theirs, strict=True):
+        mine = np.asarray(mine, np.float64)
+        least = 1.0 if name == "violation" else 1e-30
+        found[name] = float(np.max(np.abs(mine - other) / np.maximum(np.abs(mine), least)))
+    return found
+
+
+def measure(
+    native: Native, programs: dict, rounds: int, calls: int, blocks: tuple, names, kind: str = ""
+) -> list[dict]:
+    """Times every program once a round, in turn; rows for the result file. The form "value" is compared."""
+    batch = next(iter(programs.values())).batch
+    blocks = sorted({min(block, batch) for block in (*blocks, batch)}) if native.program else []
+    of = lambda form: max(1, calls // 8) if "gradient" in form else calls
+    for program in programs.values():
+        program()
+        program.seconds.clear(), program.cpu_seconds.clear()
+    native.seconds.clear(), native.cpu_seconds.clear()
+    theirs = None
+    for _ in range(rounds):
+        for form, program in programs.items():
+            program(of(form))
+        for block in blocks:
+            theirs = native.run(block, calls)
+    worst = {}
+    if theirs is not None and "value" in programs:
+        worst = differences(programs["value"].compiled(*programs["value"].columns), theirs, names)
+        print(f"{kind} {batch}: largest relative differences {worst}", flush=True)
+    rows = []
+    for form, program in programs.items():
+        row = {"kind": kind, **program.row(form), "largest_relative_difference": worst}
+        row["c_m_per_s"] = {block: native.rate(block) for block in blocks}
+        row["c_m_per_core_s"] = {block: native.rate_per_core(block) for block in blocks}
+        if blocks:
+            row["ratio_to_c"] = program.rate() / max(row["c_m_per_s"].values())
+            row["ratio_by_cpu_time"] = program.rate_per_core() / max(row["c_m_per_core_s"].values())
+        if "value" in programs:
+            row["cost_in_values"] = programs["value"].rate_per_core() / program.rate_per_core()
+        rows.append(row)
+    return rows
+
+
+def show(title: str, rows: list[dict]) -> None:
+    """The table of some rows of `measure`."""
+    best = lambda rates: max(rates.values(), default=float("nan"))
+    lines = [
+        [
+            f"{row['kind']} {row['form']}",
+            *(row["batch"], row["m_per_s"], best(row["c_m_per_s"]), row.get("ratio_to_c", "")),
+            *(row["m_per_core_s"], best(row["c_m_per_core_s"]), row.get("ratio_by_cpu_time", "")),
+            *(row.get("cost_in_values", ""), f"{row['operations']:.0f}", f"{row['bytes']:.0f}"),
+            *(row["kernels"], row["lower_s"] + row["compile_s"]),
+        ]
+        for row in rows
+    ]
+    header = ["M evaluations/s", "batch", "ours", "C", "ratio", "ours, CPU s", "C, CPU s", "ratio"]
+    _common.table(title, [*header, "in values", "ops", "bytes", "kernels", "compile s"], lines)
