@@ -1,5 +1,6 @@
 """The suite of a generator against the exact front of the network whose whole space is enumerated."""
 
+import json
 import time
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 from benchmarks import _common
 
 POINTS, BUDGETS = 100, 10
-EVALUATIONS = (120, 1000)  # training sets
+EVALUATIONS = (120, 300)  # training sets
 POLICY = 400  # evaluations at most for one budget
 
 
@@ -29,6 +30,29 @@ def best_within(accuracy, cost, budgets) -> np.ndarray:
     return np.array([accuracy[cost <= budget * (1 + 1e-9)].max() for budget in budgets])
 
 
+def suite_of(problem, evaluations: int, seed: int, budgets, best, reference, whole: float) -> dict:
+    """One training set, its suite, and the suite really evaluated."""
+    from diffhw import recipes
+
+    begin = time.perf_counter()
+    known = recipes.sample_front(problem, evaluations, seed)
+    suite = recipes.aqgan(problem, seed=seed, training_set=known, surrogate_steps=1000, pool=30_000)
+    designs = recipes.front_suite(suite, budgets, seed=seed)
+    seconds = time.perf_counter() - begin
+    found, used = problem.evaluate(designs), problem.cost("bytes", designs)
+    gap = 100 * (best - found)
+    return {
+        "evaluations": evaluations,
+        "seed": seed,
+        "hypervolume_share": recipes.hypervolume(found, used, reference) / whole,
+        "within_budget": float((used <= budgets * (1 + 1e-9)).mean()),
+        "gap_mean_points": float(gap.mean()),
+        "within_1_point": float((gap <= 1.0).mean()),
+        "evaluations_per_point": evaluations / POINTS,
+        "seconds": seconds,
+    }
+
+
 def measure(folder: Path, seeds=(0, 1, 2)) -> dict:
     """Hypervolume of suites as a share of the exact front's, and evaluations per design point."""
     from diffhw import recipes
@@ -45,27 +69,12 @@ def measure(folder: Path, seeds=(0, 1, 2)) -> dict:
     rows, suites = [], []
     for evaluations in EVALUATIONS:
         for seed in seeds:
-            begin = time.perf_counter()
-            known = recipes.sample_front(problem, evaluations, seed)
-            suite = recipes.aqgan(problem, seed=seed, training_set=known, surrogate_steps=1000, pool=30_000)
-            designs = recipes.front_suite(suite, budgets, seed=seed)
-            seconds = time.perf_counter() - begin
-            found = problem.evaluate(designs)
-            used = problem.cost("bytes", designs)
-            gap = 100 * (best - found)
-            suites.append(
-                {
-                    "evaluations": evaluations,
-                    "seed": seed,
-                    "hypervolume_share": recipes.hypervolume(found, used, reference) / whole,
-                    "within_budget": float((used <= budgets * (1 + 1e-9)).mean()),
-                    "gap_mean_points": float(gap.mean()),
-                    "within_1_point": float((gap <= 1.0).mean()),
-                    "evaluations_per_point": evaluations / POINTS,
-                    "seconds": seconds,
-                }
-            )
-            one = suites[-1]
+            path = folder / f"front_{evaluations}_{seed}.json"
+            if not path.exists():  # a stopped run loses one suite at most
+                one = suite_of(problem, evaluations, seed, budgets, best, reference, whole)
+                path.write_text(json.dumps(one))
+            one = json.loads(path.read_text())
+            suites.append(one)
             rows.append([f"{evaluations}, seed {seed}", *list(one.values())[2:]])
             print(" ", one, flush=True)
     policy = []
