@@ -160,8 +160,8 @@ def dram_traffic(
 
     # Which plan: from the deepest cut outwards. A plan is a place and a tensor that is pinned (0: none).
     # Nothing here is differentiated. In two rounds of a loop, half of the places side by side in each: what
-    # leaves a loop is in memory, else XLA on CPU would choose anew in each of the gradient's kernels (28 times
-    # slower); one place a round takes longer forward.
+    # leaves a loop is in memory, else XLA on CPU would choose anew in each of the gradient's kernels, 28
+    # times slower; one place a round takes longer forward.
     moved, room = cut(float(len(DIMS)))
     need = room_of(room)
     stored = {t: psum_byte if t == "o" else byte[t] for t in _TENSORS}
