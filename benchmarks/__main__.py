@@ -63,7 +63,9 @@ def main(arguments=None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these")
     parser.add_argument("--list", action="store_true", help="print what each answers, run nothing")
     parser.add_argument("--full", action="store_true", help="the full forms: minutes to hours")
-    parser.add_argument("--limit", type=float, default=90.0, help="seconds for each quick form (default 90)")
+    parser.add_argument(
+        "--limit", type=float, default=120.0, help="seconds for each quick form (default 120)"
+    )
     options = parser.parse_args(arguments)
     scripts = found()
     unknown = [name for name in options.names if name not in scripts]

@@ -25,7 +25,7 @@ from diffhw.mappings import DIMS, fit, style
 from diffhw.models import dataflow
 from diffhw.spaces import Integer, Space
 
-QUICK = ["--starts", "8", "--steps", "20"]
+QUICK = ["--starts", "8", "--steps", "20", "--cases", "1"]
 
 CASES = (
     ("resnet50", 20, "kcp_ws"),
@@ -105,6 +105,7 @@ def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--starts", type=int, default=50)
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--cases", type=int, default=len(CASES), help="how many of the layers (default all)")
     parser.add_argument("--json", help="write the figures to this file")
     args = parser.parse_args(arguments)
     hw, rows = base(), []
@@ -117,7 +118,7 @@ def main(arguments=None) -> None:
         f"{'wins':>9s}",
     )
     print("".join(heads) + f"{'equal cost':>14s}{'wins':>9s}")
-    for network, row, name in CASES:
+    for network, row, name in CASES[: args.cases]:
         label, layer = row_of(network, row)
         space = space_of(layer, style(name, layer, 256))
         first, after, as_many, as_dear = compare(layer, space, hw, args.starts, args.steps)

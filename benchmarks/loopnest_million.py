@@ -30,7 +30,7 @@ from diffhw import hardware, numerics
 from diffhw._cli._progress import Progress
 from diffhw.models import loopnest, loopnest_counts
 
-QUICK = ["--count", "24576"]
+QUICK = ["--count", "16384"]
 
 LEAST = 1 - 1e-5  # float32
 

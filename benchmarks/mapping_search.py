@@ -19,7 +19,7 @@ from diffhw import hardware
 from diffhw.recipes import best_mapping, mapping_space_size, search_mappings
 from diffhw.workloads import Layer
 
-QUICK = ["--layers", "4", "--budget", "4000", "--hierarchies", "gemmini"]
+QUICK = ["--layers", "4", "--budget", "12000", "--hierarchies", "gemmini"]
 
 METHODS = ("gradient", "local", "evolution", "random")
 HIERARCHIES = ("gemmini", "eyeriss_like", "simba_like")

@@ -21,7 +21,7 @@ from diffhw.recipes._marvel_off_chip import off_chip
 from diffhw.recipes._marvel_on_chip import Machine, candidates, dataflow_tile, evaluate
 from diffhw.workloads import Layer
 
-QUICK = ["--small", "3", "--joint", "1"]
+QUICK = ["--network", "alexnet", "--small", "2", "--joint", "1"]
 
 BLOCK = 8  # elements, for small layers
 WIDTH = {"w": 1.0, "i": 1.0, "o": 1.0, "psum": 1.0}
