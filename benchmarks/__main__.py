@@ -2,9 +2,11 @@
 
 import argparse
 import ast
+import contextlib
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -42,9 +44,16 @@ def run(name: str, quick: list[str] | None, limit: float | None) -> dict:
     started, begin = time.time(), time.perf_counter()
     cpu = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    # In a session of its own, so that its workers are stopped with it.
+    process = subprocess.Popen(command, env=environment, cwd=HERE.parent, start_new_session=True)
     try:
-        code: int | str = subprocess.run(command, env=environment, cwd=HERE.parent, timeout=limit).returncode
-    except subprocess.TimeoutExpired:
+        code: int | str = process.wait(limit)
+    except BaseException as error:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
         code = f"stopped after {limit:.0f} s"
     folder = _common.RESULTS if quick is None else _common.RESULTS / "quick"
     written = [p for p in folder.glob("*.json") if p.stat().st_mtime >= started] if folder.exists() else []

@@ -59,6 +59,13 @@ def timed_in_turn(runs: dict, repeats: int = 7) -> dict[str, list[float]]:
 median = statistics.median
 
 
+def log_edp(cost):
+    """What the gradients of the benchmarks are of."""
+    from diffhw import numerics
+
+    return numerics.log(cost.cycles) + numerics.log(cost.energy_pj)
+
+
 def table(title: str, header: list[str], rows: list[list]) -> None:
     """A plain text table."""
     text = [[f"{x:.3g}" if isinstance(x, float) else str(x) for x in row] for row in [header, *rows]]

@@ -18,15 +18,10 @@ import numpy as np
 
 from benchmarks import _common
 from benchmarks._dataflows import base, random_batch
-from diffhw import numerics
 from diffhw._cli._progress import Progress
 from diffhw.models import dataflow, roofline
 
 QUICK = ["--rounds", "5", "--forms", "value"]
-
-
-def log_edp(cost):
-    return numerics.log(cost.cycles) + numerics.log(cost.energy_pj)
 
 
 def totals(layer, hw, mapping):
@@ -38,14 +33,14 @@ def gradient(layer, hw, mapping):
     """Value and slopes in tiles and units, PEs, bandwidths and capacities."""
 
     def value(hw, mapping):
-        return log_edp(dataflow.layer(layer, hw, mapping))
+        return _common.log_edp(dataflow.layer(layer, hw, mapping))
 
     return jax.value_and_grad(value, argnums=(0, 1))(hw, mapping)
 
 
 def tiles_gradient(layer, hw, mapping):
     """Value and slopes in the dataflow only."""
-    return jax.value_and_grad(lambda m: log_edp(dataflow.layer(layer, hw, m)))(mapping)
+    return jax.value_and_grad(lambda m: _common.log_edp(dataflow.layer(layer, hw, m)))(mapping)
 
 
 CALLS = 10  # in a row, as a sweep makes them

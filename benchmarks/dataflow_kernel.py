@@ -19,10 +19,11 @@ import numpy as np
 from benchmarks import _common
 from benchmarks._dataflows import base, random_batch
 from benchmarks._native import Native, Program, measure, show
-from diffhw import numerics
 from diffhw.hardware import leakage_w
 from diffhw.mappings import DIMS
 from diffhw.models import dataflow
+
+QUICK = ["--forms", "value", "--rounds", "5"]
 
 NAMES = ("cycles", "energy", "violation")
 BLOCKS = (256, 1024)  # and all
@@ -68,8 +69,7 @@ def forms(hw) -> dict:
         return cost.cycles, cost.energy_pj, cost.violation
 
     def log_edp(mapping, layer):
-        cost = dataflow.layer(layer, hw, mapping)
-        return numerics.log(cost.cycles) + numerics.log(cost.energy_pj)
+        return _common.log_edp(dataflow.layer(layer, hw, mapping))
 
     return {
         "value": value,

@@ -20,15 +20,11 @@ import numpy as np
 
 from benchmarks import _common, _pairs, _peak, float_check
 from benchmarks._loopnests import random_batch
-from diffhw import hardware, numerics
+from diffhw import hardware
 from diffhw.models import loopnest, systolic
 
 QUICK = ["--designs", "65536", "--rounds", "5", "--check", "0"]
 GOALS = {"systolic": 5e9, "loopnest": 2e9}  # full evaluations/s on one H200-class GPU
-
-
-def _log_edp(cost):
-    return numerics.log(cost.energy_pj) + numerics.log(cost.cycles)
 
 
 def _tiled(tree, count: int):
@@ -58,8 +54,8 @@ def measure(count: int, rounds: int, peak: dict) -> list[dict]:
     for model, (cost, batch) in problems(count).items():
         forms = {
             "full": jax.vmap(cost),
-            "objective": jax.vmap(lambda x, cost=cost: _log_edp(cost(x))),
-            "best": lambda x, cost=cost: jax.vmap(lambda one: _log_edp(cost(one)))(x).min(),
+            "objective": jax.vmap(lambda x, cost=cost: _common.log_edp(cost(x))),
+            "best": lambda x, cost=cost: jax.vmap(lambda one: _common.log_edp(cost(one)))(x).min(),
         }
         for form, function in forms.items():
             begin = time.perf_counter()

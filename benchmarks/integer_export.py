@@ -21,6 +21,8 @@ import numpy as np
 
 from benchmarks import _common
 
+QUICK = ["--epochs", "10"]
+
 READER = """
 import json, sys, time
 import numpy as np

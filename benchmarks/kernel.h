@@ -17,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define INLINE static inline __attribute__((always_inline))
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
@@ -34,6 +33,8 @@ INLINE float ceil_by(float a, float d, float inverse) { return repaired(ceilf(a 
 #endif
 
 #ifdef KERNEL_MAIN
+#include "clock.h"
+
 /* `omp simd` tells the compiler that the arrays are disjoint; local copies keep their pointers in registers. */
 static void run(const float *const *in, const float *constants, float *const *out, long start, long stop) {
     const float *i_[INPUTS];
@@ -41,19 +42,6 @@ static void run(const float *const *in, const float *constants, float *const *ou
     memcpy(i_, in, sizeof i_), memcpy(o_, out, sizeof o_), memcpy(x_, constants, sizeof x_);
 #pragma omp simd
     for (long index = start; index < stop; index++) evaluate(i_, x_, o_, index, index - start);
-}
-
-static double now(clockid_t clock) {
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return t.tv_sec + 1e-9 * t.tv_nsec;
-}
-
-/* Arrays start at different offsets of a page: equal ones would fight for the same cache sets. */
-static float *array(long count, int index) {
-    char *memory = aligned_alloc(4096, (count * 4 + 4096 * 4) / 4096 * 4096);
-    if (!memory) exit(3);
-    return (float *)(memory + (index * 320) % 4096);
 }
 
 int main(int argc, char **argv) {

@@ -24,6 +24,8 @@ from diffhw import hardware, workloads
 from diffhw.mappings import LOOPS, LoopLevel, LoopNest
 from diffhw.models import loopnest
 
+QUICK = ["--rounds", "5"]
+
 NAMES = ("energy", "cycles", "violation")
 KINDS = ("conv", "gemm")
 GEMM = "pck"
@@ -98,8 +100,7 @@ def forms(chip) -> dict:
         return jnp.where(cost.violation <= 1e-6, cost.energy_pj * cost.cycles, jnp.inf)
 
     def log_edp(nest, layer):
-        cost = loopnest.layer(layer, chip, nest)
-        return jnp.log(cost.energy_pj) + jnp.log(cost.cycles)
+        return _common.log_edp(loopnest.layer(layer, chip, nest))
 
     return {
         "value": value,

@@ -55,8 +55,7 @@ def compulsory(layer) -> dict[str, np.ndarray]:
 
 
 def log_edp(layer, hierarchy, mapping):
-    cost = loopnest.layer(layer, hierarchy, mapping)
-    return numerics.log(cost.cycles) + numerics.log(cost.energy_pj)
+    return _common.log_edp(loopnest.layer(layer, hierarchy, mapping))
 
 
 def laws(layer, hierarchy, mapping, words):

@@ -7,7 +7,8 @@ the benchmark says so and goes on. SCALE-Sim: both sides give cycles, SRAM and D
 (InterfaceBandwidth CALC); CPU seconds per layer, one process each. The tool reports the index of the last
 cycle, so its total is one below ours. ZigZag: CPU seconds per mapping that its own search evaluates on its
 TPU-like example (its cost model, no import or parsing), beside ours on the same file read as a hierarchy,
-random mappings of the same layer; whether the two agree is `diffhw validate zigzag`'s matter. The other
+random mappings of zoo layers priced on this one (most do not fit it; the work is the same); whether the two
+agree is `diffhw validate zigzag`'s matter. The other
 tools of our reference tables are no Python packages: their recorded times stand in docs/performance.md.
 """
 

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import _common, _dataflows, _loopnests, _pairs, _peak
-from diffhw import hardware, numerics, workloads
+from diffhw import hardware, workloads
 from diffhw.models import dataflow, loopnest, systolic
 
 QUICK = ["--models", "systolic", "loopnest", "--quick", "--rounds", "5"]
@@ -43,10 +43,6 @@ USUAL = {"systolic": 65536, "dataflow": 8192, "loopnest": 8192}
 
 def figures(cost):
     return cost.cycles, cost.energy_pj, cost.violation
-
-
-def log_edp(cost):
-    return numerics.log(cost.cycles) + numerics.log(cost.energy_pj)
 
 
 def stack_of(levels: int):
@@ -80,7 +76,7 @@ def one_layer(model: str, count: int, chip=None):
         parts = jax.tree.map(jnp.asarray, _loopnests.random_batch(chip, count))
         of = lambda layer, nest: loopnest.layer(layer, chip, nest)
     value = lambda row: figures(of(*row))
-    gradient = lambda row: jax.value_and_grad(lambda x: log_edp(of(row[0], x)))(row[1])
+    gradient = lambda row: jax.value_and_grad(lambda x: _common.log_edp(of(row[0], x)))(row[1])
     return value, gradient, tuple(parts)
 
 

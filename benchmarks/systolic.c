@@ -20,7 +20,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "clock.h"
 
 enum { N, G, K, C, P, Q, R, S, H, W, PAD_TOP, PAD_LEFT, STRIDE_H, STRIDE_W, DILATION_H, DILATION_W,
        ROWS, COLS, WEIGHT_BYTES, INPUT_BYTES, OUTPUT_BYTES, DRAM_GB_S, INPUTS };
@@ -234,19 +235,6 @@ LOOP(is_full, IS, 1)
 LOOP(os_cycles, OS, 0)
 LOOP(ws_cycles, WS, 0)
 LOOP(is_cycles, IS, 0)
-
-static double now(clockid_t clock) {
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return t.tv_sec + 1e-9 * t.tv_nsec;
-}
-
-/* Arrays start at different offsets of a page: equal ones would fight for the same cache sets. */
-static float *array(long count, int index) {
-    char *memory = aligned_alloc(4096, (count * 4 + 4096 * 4) / 4096 * 4096);
-    if (!memory) exit(3);
-    return (float *)(memory + (index * 320) % 4096);
-}
 
 int main(int argc, char **argv) {
     if (argc != 8)

@@ -17,6 +17,8 @@ import numpy as np
 
 from benchmarks import _common
 
+QUICK = ["--ways", "score", "--passes", "1500"]
+
 KEPT = _common.BUILD / "through_network"
 TARGETS = np.linspace(0.30, 0.97, 20)
 SAMPLES = 64
@@ -104,7 +106,6 @@ def measure(problem, table, way: str, entropy, seed: int, passes: int, budgets: 
     else:
         share = WISHES * 8 * IMAGES / len(problem.selection) * (1 if way == "score" else 3)
         steps = round((passes - 512) / share)
-        # The rate suits the number of steps: fewer and larger ones where each costs three passes.
         through = recipes.through_network(
             problem,
             way,

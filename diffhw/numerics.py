@@ -61,19 +61,24 @@ def ceil_div(a, d):
     return _exact_ceil(a, d)
 
 
-@ceil_div.defjvp
-def _ceil_div_jvp(primals, tangents):
+def _ceil_slope(primals, tangents):
+    """The surrogate: that of ``a / d`` above one step, none within the first."""
     a, d = primals
     da, dd = tangents
     inverse = reciprocal(d)
     slope = jnp.where(a > d, inverse, 0.0)
-    return _exact_ceil(a, d), slope * (da - (a * inverse) * dd)
+    return slope * (da - (a * inverse) * dd)
+
+
+@ceil_div.defjvp
+def _ceil_div_jvp(primals, tangents):
+    return _exact_ceil(*primals), _ceil_slope(primals, tangents)
 
 
 def _excess(q, d, a):
     """``q * d - a`` to about twice the precision: the product in halves whose own products are exact."""
     finfo = jnp.finfo(jnp.result_type(a, d))
-    half = lambda x: jax.lax.reduce_precision(x, finfo.nexp, finfo.nmant // 2)
+    half = lambda x: jax.lax.reduce_precision(x, finfo.nexp, (finfo.nmant - 1) // 2)
     q_high, d_high = half(q), half(d)
     q_low, d_low = q - q_high, d - d_high
     return ((q_high * d_high - a) + (q_high * d_low + q_low * d_high)) + q_low * d_low
@@ -97,11 +102,7 @@ def ceil_ratio(a, d):
 
 @ceil_ratio.defjvp
 def _ceil_ratio_jvp(primals, tangents):
-    a, d = primals
-    da, dd = tangents
-    inverse = reciprocal(d)
-    slope = jnp.where(a > d, inverse, 0.0)
-    return ceil_ratio(a, d), slope * (da - (a * inverse) * dd)
+    return ceil_ratio(*primals), _ceil_slope(primals, tangents)
 
 
 @jax.custom_jvp

@@ -87,20 +87,30 @@ class Cost:
 
 
 def cost_on(
-    hw: Accelerator, *, macs, compute, cycles, traffic: dict[str, Array], energy: dict[str, Array]
+    hw: Accelerator,
+    *,
+    macs,
+    compute,
+    cycles,
+    traffic: dict[str, Array],
+    energy: dict[str, Array],
+    violation=None,
+    more_area: dict[str, Array] | None = None,
 ) -> Cost:
-    """The cost of one layer on an accelerator that every layer fits.
+    """The cost of one layer on an accelerator.
 
     macs, compute (cycles without stalls), cycles: shape ().  traffic: bytes.  energy: pJ.
+    violation: how far from fitting; None where every layer fits.  more_area: mm2 beside the hardware's own.
     """
-    area = area_parts(hw)
+    area = area_parts(hw) | (more_area or {})
+    violation = jnp.zeros_like(cycles) if violation is None else violation
     return Cost(
         cycles=cycles,
         energy_pj=functools.reduce(operator.add, energy.values()),
         area_mm2=functools.reduce(operator.add, area.values()),
         macs=macs,
-        feasible=jnp.ones_like(cycles),
-        violation=jnp.zeros_like(cycles),
+        feasible=jnp.where(violation <= 0, 1.0, 0.0) * jnp.ones_like(cycles),
+        violation=violation,
         freq_hz=hw.freq_hz,
         peak_macs_per_cycle=hw.peak_macs_per_cycle,
         traffic_bytes=traffic,

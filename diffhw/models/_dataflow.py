@@ -26,9 +26,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from diffhw.hardware import Accelerator, area_parts, leakage_w
+from diffhw.hardware import Accelerator, leakage_w
 from diffhw.mappings import DIMS, Dataflow, Precision
-from diffhw.models._cost import Cost
+from diffhw.models._cost import Cost, cost_on
 from diffhw.models._dataflow_buffers import local_buffers, shared_levels
 from diffhw.models._dataflow_counts import dataflow_counts, nest_of, one_dtype
 from diffhw.models._dataflow_memory import dram_traffic
@@ -179,7 +179,6 @@ def layer(layer: Layer, hw: Accelerator, mapping: Dataflow, precision: Precision
         )
     )
     hop = tech.wire_pj_per_bit_mm * hw.pe_pitch_mm()
-    area = area_parts(hw) | {"l1": hw.pes * tech.sram_area_mm2(l1.extra_bytes)}
     mac = tech.mac_energy_pj(precision.weight, precision.input, precision.psum)
     energy = {
         "mac": macs * mac,
@@ -197,19 +196,15 @@ def layer(layer: Layer, hw: Accelerator, mapping: Dataflow, precision: Precision
 
     violation = maximum(_violation(layer, nest, mapping, hw.pes), maximum(dram.need / l2_bytes - 1, 0.0))
     violation = maximum(violation, l1.violation)
-    return Cost(
-        cycles=cycles,
-        energy_pj=_total(energy.values()),
-        area_mm2=_total(area.values()),
+    return cost_on(
+        hw,
         macs=macs,
-        feasible=jnp.where(violation <= 0, 1.0, 0.0) * jnp.ones_like(cycles),
+        compute=compute,
+        cycles=cycles,
+        traffic=traffic,
+        energy=energy,
         violation=violation,
-        freq_hz=hw.freq_hz,
-        peak_macs_per_cycle=hw.peak_macs_per_cycle,
-        traffic_bytes=traffic,
-        energy_parts=energy,
-        area_parts=area,
-        cycle_parts={"compute": compute, "stall": cycles - compute},
+        more_area={"l1": hw.pes * tech.sram_area_mm2(l1.extra_bytes)},
     )
 
 

@@ -31,12 +31,16 @@ def calibrate(x, spec: QuantSpec = DEFAULT_SPEC, *, grid: str | None = None) -> 
     minmax: ends at the extremes.  percentile: ends that leave (100 - percentile) % outside (of the
     magnitudes, or on each side if affine).  mse: for each bit width, the share of the min-max range,
     from 2 to 100 %, with the least squared error on at most 32,768 values, evenly picked.
-    Raises ValueError for an empty tensor.
+    Raises ValueError for an empty tensor, or values that are not finite (traced ones are not looked at).
     """
     xp = jnp if isinstance(x, Tracer) else np  # numpy where values are known: no compiling per shape
     x = xp.asarray(x, xp.float32)
     if x.size == 0:
         raise ValueError("calibration needs at least one value, got an empty tensor")
+    if xp is np and not np.isfinite(x).all():
+        raise ValueError(
+            "calibration needs finite values, got NaN or infinity: check the data or the training"
+        )
     grid = spec.grid if grid is None else grid
     if grid == "auto":
         grid = "unsigned" if float(x.min()) >= 0 else "symmetric"

@@ -193,9 +193,12 @@ class Quantizer:
         widths the value is their linear interpolation; above 16 bits it goes over to x itself, reached at
         17. whole: bits are known to be whole, which halves the work and gives no gradient in them.
 
-        Differentiable in x (straight-through) and in bits (the difference of the neighbours). Raises
-        ValueError for widths per channel without a channel axis, or not as many as channels.
+        Differentiable in x (straight-through) and in bits (the difference of the neighbours). Traced widths
+        below 1 count as 1. Raises ValueError for other widths below 1 or not numbers, and for widths per
+        channel without a channel axis, or not as many as channels.
         """
+        if not isinstance(bits, Tracer) and not (np.asarray(bits) >= 1).all():
+            raise ValueError(f"bits must be >= 1, got {float(np.min(np.asarray(bits, float))):g}")
         if jnp.ndim(bits):
             if self.axis is None or jnp.shape(bits) != self.inverse.shape[1:]:
                 steps = "one step" if self.axis is None else f"{self.inverse.shape[1]} channels"

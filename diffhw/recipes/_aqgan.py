@@ -119,6 +119,8 @@ class Aqgan:
         legal = np.broadcast_to(legal, len(drawn))
         if not legal.any():
             nearest = aim if nearest is None else nearest
+            if accuracy is None:
+                note = "no proposal keeps the budgets: these are over them"
         drawn = drawn[legal] if legal.any() else drawn
         predicted = self.generator.predict(drawn)["accuracy"]
         measured = self.problem.evaluate(drawn) if evaluate else None

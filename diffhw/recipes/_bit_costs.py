@@ -89,6 +89,8 @@ def bit_cost_tables(
         raise ValueError(
             f"array must be one of {', '.join(BIT_ARRAYS)}, got {array!r} (did you mean {near!r}?)"
         )
+    if not 0 < activation_bits < np.inf:
+        raise ValueError(f"activation_bits must be a finite number > 0, got {activation_bits!r}")
     hw = load(hardware) if isinstance(hardware, str) else hardware
     weights, macs = np.asarray(weights, float), np.asarray(macs, float)
     if weights.shape != macs.shape or weights.ndim != 1:

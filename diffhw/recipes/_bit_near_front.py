@@ -33,11 +33,12 @@ def sample_front(
 ) -> BitSamples:
     """Evaluated configurations near the front of accuracy against ``metric``, for `aqgan(training_set=...)`.
 
-    Two fifths are random with a random least width, the rest the predicted front, layer by layer of it, in
-    ``rounds`` between which the surrogate is fitted again.
+    Two fifths (32 at least) are random with a random least width, the rest the predicted front, layer by
+    layer of it, in ``rounds`` between which the surrogate is fitted again. Fewer than asked where the space
+    near the front has no more.
     Raises ValueError for fewer than 40 evaluations or an unknown metric.
     """
-    if evaluations < 40:
+    if not evaluations >= 40:
         raise ValueError(f"a training set near the front needs at least 40 evaluations, got {evaluations}")
     if metric not in problem.tables:
         raise ValueError(f"no metric is called {metric!r}: known are {', '.join(problem.tables)}")
@@ -57,6 +58,8 @@ def sample_front(
         )
         guess = _hope(surrogate, _DOUBT * rng.random())
         pool = _near(rng, problem, known.designs, guess, metric)
+        if not len(pool):  # the whole space is known
+            break
         wanted = (evaluations - len(known.designs)) // (rounds - r)
         fresh = _peeled(rng, problem, pool, guess(pool), metric, wanted, chance)
         new = BitSamples(fresh, *problem.observe(fresh))
@@ -76,7 +79,11 @@ def front_suite(fitted: Aqgan, budgets, metric: str = "bytes", seed: int = 0) ->
         answer = fitted.ask(None, budgets={metric: float(budget)}, evaluate=False, keep=1, seed=seed)
         known = np.where(cost <= budget, fitted.accuracy, -np.inf)
         best = int(known.argmax())
-        found.append(fitted.designs[best] if known[best] > answer.predicted[0] else answer.bits[0] - 1)
+        proposed = answer.predicted[0] if answer.feasible else -np.inf
+        smallest = problem.tables[metric].argmin(axis=1)  # where nothing else is known to fit
+        choices = ((known[best], fitted.designs[best]), (proposed, answer.bits[0] - 1))
+        value, design = max(choices, key=lambda choice: choice[0])
+        found.append(design if np.isfinite(value) else smallest)
     return np.array(found)
 
 
@@ -115,7 +122,8 @@ def _near(rng, problem: BitProblem, designs: np.ndarray, guess, metric: str) -> 
         layer = _layers(problem.cost(metric, pool), guess(pool))
         pool = pool[np.argsort(layer, kind="stable")[: _POOL // 2]]
     known = {row.tobytes() for row in np.asarray(designs, np.int64)}
-    return np.array([row for row in pool if row.astype(np.int64).tobytes() not in known])
+    fresh = [row for row in pool if row.astype(np.int64).tobytes() not in known]
+    return np.array(fresh, np.int64).reshape(-1, designs.shape[1])
 
 
 def _layers(cost: np.ndarray, value: np.ndarray, most: int = 20) -> np.ndarray:

@@ -11,7 +11,6 @@ step per channel gives 0.097, 0.756, 0.983, 0.987, 0.983 but stores a number per
 counts.
 """
 
-import functools
 import hashlib
 import time
 from collections.abc import Callable
@@ -114,12 +113,11 @@ class BitProblem:
         return self._run(indices, self.test, None)
 
     def _look(self, indices, progress) -> tuple[np.ndarray, np.ndarray]:
+        from diffhw.training import observe_many
+
         found, back = np.unique(self._checked(indices), axis=0, return_inverse=True)
-        sums = _sums(self.apply, found + 1.0, self.selection, progress)[back.reshape(-1)]
-        y = np.asarray(self.selection.y)
-        images = np.maximum(np.bincount(y, minlength=self.selection.classes), 1)
-        accuracy = sums[:, :-1].sum(axis=1) / len(y)
-        return accuracy, np.concatenate([sums[:, :-1] / images, sums[:, -1:] / len(y)], axis=1)
+        accuracy, aspects = observe_many(self.apply, found + 1.0, self.selection, progress=progress)
+        return accuracy[back.reshape(-1)], aspects[back.reshape(-1)]
 
     def _checked(self, indices) -> np.ndarray:
         indices = np.asarray(indices)
@@ -136,51 +134,6 @@ class BitProblem:
         found, back = np.unique(self._checked(indices), axis=0, return_inverse=True)
         accuracy = evaluate_many(self.apply, found + 1.0, data, progress=progress)
         return accuracy.astype(np.float64)[back.reshape(-1)]
-
-
-@functools.cache
-def _summer(devices: tuple, classes: int) -> Callable:
-    """(apply, configs, x, y, mask) to recognised images per class, and the sum of right probabilities."""
-    import jax
-    import jax.numpy as jnp
-    from jax import lax
-
-    from diffhw.training._many import _over
-
-    def run(apply, configs, x, y, mask):
-        def tile(config, part):
-            images, labels, on = part
-            logits = apply(config, images)
-            own = jax.nn.one_hot(labels, classes) * on[:, None]
-            right = (logits.argmax(-1) == labels).astype(logits.dtype)
-            return jnp.append(right @ own, (jax.nn.softmax(logits) * own).sum())
-
-        return lax.map(lambda c: lax.map(lambda part: tile(c, part), (x, y, mask)).sum(axis=0), configs)
-
-    return _over(devices, run, 5)
-
-
-def _sums(apply, bits: np.ndarray, data, progress, chunk: int = 256) -> np.ndarray:
-    """(N, classes + 1) of `_summer`, in chunks of one shape (`training.evaluate_many` gives counts only)."""
-    import jax
-    import jax.numpy as jnp
-
-    from diffhw.training._many import _devices
-    from diffhw.training._train import tiles
-
-    # An accelerator wants large tiles; a CPU keeps a tile in its cache.
-    small = jax.local_devices()[0].platform == "cpu"
-    devices = _devices(None, len(bits))
-    chunk -= chunk % len(devices)
-    arrays = tuple(map(jnp.asarray, tiles(data, 64 if small else 512)))
-    program, out = _summer(devices, data.classes), []
-    for begin in range(0, len(bits), chunk):
-        rows = np.minimum(np.arange(begin, begin + chunk), len(bits) - 1)
-        out.append(np.asarray(program(apply, jnp.asarray(bits[rows], jnp.float32), *arrays), np.float64))
-        if progress is not None:
-            done = min(begin + chunk, len(bits))
-            progress(done, len(bits), float(np.concatenate(out)[:done, :-1].sum(axis=1).max() / len(data)))
-    return np.concatenate(out)[: len(bits)]
 
 
 def bit_problem(

@@ -49,7 +49,7 @@ def sample_bits(
     resume: file in which finished rounds are kept, and from which it goes on.
     Raises ValueError for fewer than 100 evaluations.
     """
-    if evaluations < 100:
+    if not evaluations >= 100:
         raise ValueError(f"a training set needs at least 100 evaluations, got {evaluations}")
     told = lambda done: None if progress is None else progress("training set", done, evaluations)
     first = evaluations if rounds < 1 else int(0.3 * evaluations)

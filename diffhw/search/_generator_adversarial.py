@@ -16,7 +16,7 @@ from jax import Array, lax
 from diffhw.search._generator_autoregressive import asked_of, balanced, condition_features, pick
 from diffhw.search._generator_resume import Keeper
 
-__all__ = ["fit_adversarial", "sample_adversarial"]
+__all__ = ["dense", "fit_adversarial", "perceptron", "sample_adversarial"]
 
 _NOISE = 32
 _BATCH = 128
@@ -26,7 +26,8 @@ _RATE = 1e-4
 _CHUNK = 100
 
 
-def _dense(key: Array, shapes: list[tuple[int, int]]) -> dict:
+def dense(key: Array, shapes: list[tuple[int, int]]) -> dict:
+    """Start of a perceptron with layers of these (in, out)."""
     return {
         f"{name}{i}": jax.random.normal(k, shape) / math.sqrt(shape[0])
         if name == "w"
@@ -36,7 +37,8 @@ def _dense(key: Array, shapes: list[tuple[int, int]]) -> dict:
     }
 
 
-def _mlp(params: dict, x: Array) -> Array:
+def perceptron(params: dict, x: Array) -> Array:
+    """(..., out) of (..., in)."""
     last = len(params) // 2 - 1
     for i in range(last + 1):
         x = x @ params[f"w{i}"] + params[f"b{i}"].reshape((1,) * (x.ndim - 1) + (-1,))
@@ -47,7 +49,7 @@ def _mlp(params: dict, x: Array) -> Array:
 def _make(params: dict, sizes: tuple[int, ...], noise: Array, features: Array, key: Array, temperature=1.0):
     """Hard one-hot designs (N, V, B) with straight-through slopes; Gumbel noise makes them categorical."""
     v, b = len(sizes), max(sizes)
-    logits = _mlp(params, jnp.concatenate([noise, features], axis=-1)).reshape(-1, v, b)
+    logits = perceptron(params, jnp.concatenate([noise, features], axis=-1)).reshape(-1, v, b)
     legal = jnp.asarray(np.arange(b)[None, :] < np.asarray(sizes)[:, None])
     logits = jnp.where(legal[None], logits / temperature + jax.random.gumbel(key, logits.shape), -1e9)
     soft = jax.nn.softmax(logits, axis=-1)
@@ -89,7 +91,7 @@ def _steps(sizes, budgets, carry, designs, unit, cells, keys, regress):
         return rows, values, mask, condition_features(values, mask)
 
     def score(params, hot, features):
-        return _mlp(params, jnp.concatenate([hot.reshape(hot.shape[0], -1), features], axis=-1))[:, 0]
+        return perceptron(params, jnp.concatenate([hot.reshape(hot.shape[0], -1), features], axis=-1))[:, 0]
 
     def critic_loss(critic, generator, key):
         k = jax.random.split(key, 4)
@@ -149,8 +151,8 @@ def fit_adversarial(
     a, b = jax.random.split(start)
     wide = 2 * hidden
     params = {
-        "generator": _dense(a, [(_NOISE + asked, wide), (wide, wide), (wide, wide), (wide, flat)]),
-        "critic": _dense(b, [(flat + asked, wide), (wide, wide), (wide, wide), (wide, 1)]),
+        "generator": dense(a, [(_NOISE + asked, wide), (wide, wide), (wide, wide), (wide, flat)]),
+        "critic": dense(b, [(flat + asked, wide), (wide, wide), (wide, wide), (wide, 1)]),
     }
     states = {name: _optimiser().init(part) for name, part in params.items()}
     cells, labels = balanced(unit), jnp.asarray(unit, float)

@@ -17,7 +17,7 @@ from jax import Array, lax
 from diffhw.search._generator_resume import Keeper
 from diffhw.search._surrogate import doubted
 
-__all__ = ["balanced", "condition_features", "fit_autoregressive", "sample_autoregressive"]
+__all__ = ["balanced", "condition_features", "fit_autoregressive", "initial", "sample_autoregressive"]
 
 _BUMPS, _WIDTH = 24, 0.045
 _SLACK = 0.15  # of its range: how far below an asked budget designs lie in training, at most
@@ -28,7 +28,7 @@ _BATCH = 256
 _GROUP = 8  # samples per condition in the policy gradient
 _ENTROPY = 0.04  # per variable
 _CELLS = 400
-_POLISH_RATE = 3e-3  # 300 steps on 20 layers: 4.4 points from the target become 3.5 at 1e-3, 2.9 at this
+_POLISH_RATE = 3e-3  # tried once, 20 layers, 300 steps: 4.4 points off became 3.5 at 1e-3, 2.9 at this
 _GUIDES = 4  # members of the surrogate whose states the heads see
 
 
@@ -48,9 +48,10 @@ def _guide(surrogate) -> dict:
     return {name: surrogate.params[name][:_GUIDES] for name in names}
 
 
-def _init(
+def initial(
     key: Array, sizes: tuple[int, ...], conditions: int, hidden: int, guide: dict | None = None
 ) -> dict:
+    """Parameters to begin with."""
     v, b, f = len(sizes), max(sizes), conditions * (_BUMPS + 2)
     keys = jax.random.split(key, 4)
     follow = {"follow": jnp.zeros((v, guide["state"].size, hidden))} if guide else {}
@@ -288,7 +289,7 @@ def fit_autoregressive(
     cells, labels = balanced(unit), jnp.asarray(unit, float)
     sizes = surrogate.sizes
     guide = _guide(surrogate)
-    params = _init(start, sizes, len(conditions), hidden, guide)
+    params = initial(start, sizes, len(conditions), hidden, guide)
     columns = tuple(-1 if one.table is not None else surrogate.names.index(one.name) for one in conditions)
     widest = (len(sizes), max(sizes))
     tables = [jnp.zeros(widest) if one.table is None else jnp.asarray(one.table, float) for one in conditions]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from diffhw.training._channel_major import bits_apply
     from diffhw.training._data import DATA_NAMES, Data, Splits, joined, load
     from diffhw.training._families import PARAMETERS
-    from diffhw.training._many import ManyResult, evaluate_many, train_many
+    from diffhw.training._many import ManyResult, evaluate_many, observe_many, train_many
     from diffhw.training._networks import ConvNet, abstract_network, network, network_names, to_network
     from diffhw.training._train import TrainResult, evaluate, train
 
@@ -33,6 +33,7 @@ _HOMES = {
     "load": "_data",
     "network": "_networks",
     "network_names": "_networks",
+    "observe_many": "_many",
     "to_network": "_networks",
     "train": "_train",
     "train_many": "_many",
@@ -55,6 +56,7 @@ __all__ = [
     "load",
     "network",
     "network_names",
+    "observe_many",
     "to_network",
     "train",
     "train_many",

@@ -18,7 +18,7 @@ from diffhw.training._data import Data, Splits
 from diffhw.training._fit import Fit, Hyper, check_settings
 from diffhw.training._train import Progress, check_match, hyper_defaults, tiles
 
-__all__ = ["ManyResult", "evaluate_many", "train_many"]
+__all__ = ["ManyResult", "evaluate_many", "observe_many", "train_many"]
 
 _CONFIGS = ("seed", "learning_rate", "weight_decay", "bits")
 
@@ -182,16 +182,28 @@ def _over(devices, function: Callable, arguments: int) -> Callable:
     return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False))
 
 
+def _right(logits: Array, labels: Array, on: Array) -> Array:
+    """(1,): images recognised."""
+    return jnp.sum((logits.argmax(-1) == labels) * on)[None]
+
+
+def _right_by_class(logits: Array, labels: Array, on: Array) -> Array:
+    """(classes + 1,): images recognised of each class, and the sum of the probabilities of the right one."""
+    own = jax.nn.one_hot(labels, logits.shape[-1]) * on[:, None]
+    right = (logits.argmax(-1) == labels).astype(logits.dtype)
+    return jnp.append(right @ own, (jax.nn.softmax(logits) * own).sum())
+
+
 @functools.cache
-def _counter(devices: tuple, vectorize: int) -> Callable:
-    """(apply, configs, x, y, mask) to the recognised images of each configuration, (chunk,)."""
+def _counter(devices: tuple, vectorize: int, measure: Callable) -> Callable:
+    """(apply, configs, x, y, mask) to sums over the images of what is measured, (chunk, K)."""
 
     def count(apply, configs, x, y, mask) -> Array:
         def tile(config, part):
             images, labels, on = part
-            return jnp.sum((apply(config, images).argmax(-1) == labels) * on)
+            return measure(apply(config, images), labels, on)
 
-        one = lambda config: lax.map(lambda part: tile(config, part), (x, y, mask)).sum()
+        one = lambda config: lax.map(lambda part: tile(config, part), (x, y, mask)).sum(axis=0)
         return lax.map(one, configs, batch_size=None if vectorize == 1 else vectorize)
 
     return _over(devices, count, 5)
@@ -234,6 +246,35 @@ def evaluate_many(
 
     Raises ValueError for configurations that are empty, of different lengths, or not the network's.
     """
+    sums = _sums(_right, apply, bits, data, chunk, tile, vectorize, devices, progress)
+    return sums[:, 0] / np.float32(len(data))
+
+
+def observe_many(
+    apply: Callable,
+    bits,
+    data: Data,
+    *,
+    chunk: int = 256,
+    tile: int | None = None,
+    vectorize: int | None = None,
+    devices=None,
+    progress: Progress | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`evaluate_many`, and what the same runs tell beside it: accuracy (N,) and aspects (N, classes + 1).
+
+    aspects: the share recognised of each class and, last, the mean probability of the right class. The
+    arguments are those of `evaluate_many`.
+    """
+    sums = _sums(_right_by_class, apply, bits, data, chunk, tile, vectorize, devices, progress)
+    sums = sums.astype(np.float64)
+    images = np.maximum(np.bincount(np.asarray(data.y), minlength=sums.shape[1] - 1), 1)
+    accuracy = sums[:, :-1].sum(axis=1) / len(data)
+    return accuracy, np.concatenate([sums[:, :-1] / images, sums[:, -1:] / len(data)], axis=1)
+
+
+def _sums(measure, apply, bits, data, chunk, tile, vectorize, devices, progress) -> np.ndarray:
+    """(N, K) of `_counter`, checked and in chunks."""
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(bits)]
     sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in leaves}
     if len(sizes) != 1 or 0 in sizes:
@@ -252,18 +293,19 @@ def evaluate_many(
     vectorize = (1 if on_cpu else 64) if vectorize is None else vectorize
     per_device = min(-(-chunk // len(devices)), 2 ** math.ceil(math.log2(-(-n // len(devices)))))
     chunk = per_device * len(devices)
-    program = _counter(devices, min(vectorize, per_device))
+    program = _counter(devices, min(vectorize, per_device), measure)
     arrays = tuple(map(jnp.asarray, tiles(data, tile)))
     count = -(-n // chunk)
     configs = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), bits)
-    out, waiting = np.zeros(n, np.float32), []
+    out, waiting = [], []
 
     def collect():
-        at, right = waiting.pop(0)
-        real = min(chunk, n - at)
-        out[at : at + real] = np.asarray(right)[:real] / len(data)
+        at, sums = waiting.pop(0)
+        out.append(np.asarray(sums)[: min(chunk, n - at)])
         if progress is not None:
-            progress(at + real, n, float(out[: at + real].max()))
+            # What comes after the recognised images is no count of them.
+            right = max(float(part[:, : max(1, part.shape[1] - 1)].sum(axis=1).max()) for part in out)
+            progress(at + len(out[-1]), n, right / len(data))
 
     for i in range(count):
         rows = np.minimum(np.arange(i * chunk, (i + 1) * chunk), n - 1)
@@ -273,4 +315,4 @@ def evaluate_many(
             collect()
     while waiting:
         collect()
-    return out
+    return np.concatenate(out)

@@ -16,6 +16,7 @@ def test_every_script_has_a_question():
     scripts = runner.found()
     assert {"float_check", "gpu", "scaling", "startup", "peers", "systolic_kernel"} <= set(scripts)
     assert not [name for name, script in scripts.items() if len(script["question"]) < 10]
+    assert not [name for name, script in scripts.items() if script["quick"] is None]
     assert scripts["float_check"]["quick"] == ["--designs", "65536"]
 
 

@@ -250,6 +250,11 @@ def test_sentences():
         QuantSpec(percentile=3)
     with pytest.raises(ValueError, match="at least one value"):
         calibrate(np.zeros((0, 3)))
+    with pytest.raises(ValueError, match="finite values, got NaN"):
+        calibrate(np.array([1.0, np.nan]))
+    for bits in (0, -1.5, np.nan):
+        with pytest.raises(ValueError, match="bits must be >= 1, got"):
+            Quantizer.from_range(-1.0, 1.0)(X, bits)
     assert set(GRIDS) == {"symmetric", "unsigned", "affine", "auto"}
     codes = quantize_codes(jnp.array([0.9]), 2, 1.0, 0.0)
     assert isinstance(Quantizer.from_range(-1.0, 1.0), Quantizer) and float(codes[0]) == 1

@@ -153,3 +153,17 @@ def test_mistakes(problem):
         recipes.aqgan(problem, budgets=("joules",))
     with pytest.raises(ValueError, match="max_bits must be a whole number from 1 to 16, got 0"):
         recipes.bit_problem(max_bits=0)
+
+
+def test_what_no_proposal_keeps_is_said_and_never_in_a_suite_of_the_front(suite, problem):
+    class Careless(recipes.Aqgan):
+        def propose(self, wanted, n=64, seed=0, correct=True):
+            return np.full((n, 5), 7)
+
+    careless = Careless(problem, suite.generator, suite.designs, suite.accuracy, 0.0)
+    budget = 0.4 * WEIGHTS.sum()
+    answer = careless.ask(budgets={"bytes": budget}, evaluate=False)
+    assert not answer.feasible and "over them" in answer.note
+    least = WEIGHTS.sum() / 8
+    chosen = recipes.front_suite(careless, [least, budget])
+    assert (problem.cost("bytes", chosen) <= np.array([least, budget]) * (1 + 1e-9)).all()

@@ -74,3 +74,6 @@ def test_mistakes():
         cost_tables(toy_problem(), "bitfusion")
     with pytest.raises(ValueError, match=r"weights and macs must be \(L,\) both"):
         bit_cost_tables([1.0], [1.0, 2.0])
+    for bits in (0, -8, float("nan")):
+        with pytest.raises(ValueError, match="activation_bits must be a finite number > 0"):
+            cost_tables(toy_problem(), activation_bits=bits)
