@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from diffhw.fusing import joined
 from diffhw.hardware import Accelerator, leakage_w
 from diffhw.mappings import DIMS, Dataflow, Precision
 from diffhw.models._cost import Cost, cost_on
@@ -51,60 +52,35 @@ def _port(levels, field, edge):
     return _total(widths)
 
 
-def _violation(layer: Layer, nest, dataflow: Dataflow, pes) -> Array:
-    """How far the dataflow is from one that this array can run and that computes every MAC once."""
-    inner = dataflow.levels[1].units * dataflow.levels[2].units
-    worst = maximum(maximum(inner / pes - 1, 0.0), nest.crowded)
-    for i, level in enumerate(dataflow.levels):
+def _violation(extents, tiles, levels) -> Array:
+    """How far offsets leave MACs out or compute them twice. tiles: clipped; levels: (offset, tile) asked."""
+    worst = 0.0 * extents["n"]
+    for i, (offset, asked) in enumerate(levels):
         for d in DIMS:
-            parent = nest.tiles[d][i - 1] if i else nest.extents[d]
-            split = nest.tiles[d][i] < parent
-            off = jnp.abs(level.offset[d] - level.tile[d]) * reciprocal(level.tile[d])
+            split = tiles[d][i] < (tiles[d][i - 1] if i else extents[d])
+            off = jnp.abs(offset[d] - asked[d]) * reciprocal(asked[d])
             worst = maximum(worst, jnp.where(split, off, 0.0))
     return worst
 
 
-def layer(layer: Layer, hw: Accelerator, mapping: Dataflow, precision: Precision | None = None) -> Cost:
-    """Cost of one layer on one design: the kernel, scalars only. vmap it over any of its arguments.
+def _bytes_of(part, i_byte, w_byte, psum_byte, o_byte):
+    """Bytes into and out of the array."""
+    into = part.input_reads * i_byte + part.weight_reads * w_byte + part.returns * psum_byte
+    return into, (part.moves - part.returns) * o_byte + part.returns * psum_byte
 
-    layer: `Layer`, leaves ().  hw: `Accelerator`, leaves ().  mapping: `Dataflow`, leaves ().
-    precision: `Precision`, leaves (); default: the datapath's widths.
 
-    Differentiable in every leaf except ranks, kinds (spatial) and offsets: rates, capacities, energies
-    exactly almost everywhere; tiles, units, PEs and layer sizes through the surrogate slope of
-    `numerics.ceil_div`; what fits through that of `numerics.fits`. ``feasible`` is 0 where a buffer is
-    too small, clusters need more PEs than there are, a level deals out two dimensions (the outermost is
-    dealt), or an offset leaves MACs out or computes them twice (costed as offset = tile).
-    """
-    precision = Precision.of(hw) if precision is None else precision
-    layer, hw, mapping, precision = one_dtype((layer, hw, mapping, precision))
-    nest = nest_of(layer, mapping, hw.pes)
-    tech, groups = hw.technology, nest.repeats
-    i_byte, w_byte = precision.input / 8, precision.weight / 8
-    psum_byte, o_byte = precision.psum / 8, precision.output / 8
+def _longest(part, rates):
+    """Cycles of a class of steps: of its MACs, ingress and egress the longest."""
+    per_mac, per_read, per_write, per_byte, *widths = rates
+    into, out = _bytes_of(part, *widths)
+    transfer = maximum(maximum(into * per_read, out * per_write), (into + out) * per_byte)
+    return maximum(part.compute * per_mac, transfer)
 
-    # How long a class of steps takes.
-    shared = shared_levels(hw)
-    edge = hw.rows * i_byte + hw.cols * w_byte
-    per_read = reciprocal(_port(shared, "read_bytes_per_cycle", edge))
-    per_write = reciprocal(_port(shared, "write_bytes_per_cycle", hw.cols * psum_byte))
-    per_byte = _total([jnp.where(jnp.isinf(lv.shared_bytes_per_cycle), 0.0, 1.0) for lv in shared])
-    per_byte = per_byte * reciprocal(_port(shared, "shared_bytes_per_cycle", 1.0))
-    pe_macs = functools.reduce(operator.mul, [nest.tiles[d][2] for d in DIMS])
-    per_mac = ceil_div(pe_macs, hw.lanes) * reciprocal(pe_macs)
 
-    def bytes_of(part):
-        into = part.input_reads * i_byte + part.weight_reads * w_byte + part.returns * psum_byte
-        out = (part.moves - part.returns) * o_byte + part.returns * psum_byte
-        return into, out
-
-    def transfer(part):
-        into, out = bytes_of(part)
-        return maximum(maximum(into * per_read, out * per_write), (into + out) * per_byte)
-
-    longest = lambda part: maximum(part.compute * per_mac, transfer(part))
-    counts = dataflow_counts(nest, tuple(level.rank for level in mapping.levels), longest)
-
+def _composed(hw, precision, groups, rates, counts, dram, violation, split) -> dict:
+    """What a `Cost` needs, from what moves; in one kernel."""
+    tech = hw.technology
+    per_mac, per_read, per_write, _, i_byte, w_byte, psum_byte, o_byte = rates
     # Buffers.
     l1 = local_buffers(
         hw,
@@ -115,18 +91,10 @@ def layer(layer: Layer, hw: Accelerator, mapping: Dataflow, precision: Precision
         },
         {"input": precision.input, "weight": precision.weight, "output": precision.psum},
     )
-    l2_bytes = _total([level.capacity_bytes * level.instances for level in shared])
-    dram = dram_traffic(
-        nest,
-        mapping.levels[0].rank,
-        l2_bytes,
-        {"i": precision.input, "w": precision.weight, "o": precision.output},
-        precision.psum,
-    )
 
     # Runtime.
     latency = (hw.rows + hw.cols) / 2
-    first_in, last_out = bytes_of(counts.first)
+    first_in, last_out = _bytes_of(counts.first, *rates[4:])
     fill = latency + first_in * per_read
     drain = latency + last_out * per_write
     on_chip = groups * (fill + counts.first.compute * per_mac + counts.time + drain)
@@ -194,18 +162,66 @@ def layer(layer: Layer, hw: Accelerator, mapping: Dataflow, precision: Precision
         "dram_static": cycles * (hw.dram.static_w / hw.freq_hz * 1e12),
     }
 
-    violation = maximum(_violation(layer, nest, mapping, hw.pes), maximum(dram.need / l2_bytes - 1, 0.0))
-    violation = maximum(violation, l1.violation)
-    return cost_on(
-        hw,
-        macs=macs,
-        compute=compute,
-        cycles=cycles,
-        traffic=traffic,
-        energy=energy,
-        violation=violation,
-        more_area={"l1": hw.pes * tech.sram_area_mm2(l1.extra_bytes)},
+    return {
+        "macs": macs,
+        "compute": compute,
+        "cycles": cycles,
+        "traffic": traffic,
+        "energy": energy,
+        "violation": maximum(maximum(violation, l1.violation), _violation(*split)),
+        "l1_area": hw.pes * tech.sram_area_mm2(l1.extra_bytes),
+    }
+
+
+def layer(layer: Layer, hw: Accelerator, mapping: Dataflow, precision: Precision | None = None) -> Cost:
+    """Cost of one layer on one design: the kernel, scalars only. vmap it over any of its arguments.
+
+    layer: `Layer`, leaves ().  hw: `Accelerator`, leaves ().  mapping: `Dataflow`, leaves ().
+    precision: `Precision`, leaves (); default: the datapath's widths.
+
+    Differentiable in every leaf except ranks, kinds (spatial) and offsets: rates, capacities, energies
+    exactly almost everywhere; tiles, units, PEs and layer sizes through the surrogate slope of
+    `numerics.ceil_div`; what fits through that of `numerics.fits`. ``feasible`` is 0 where a buffer is
+    too small, clusters need more PEs than there are, a level deals out two dimensions (the outermost is
+    dealt), or an offset leaves MACs out or computes them twice (costed as offset = tile).
+    """
+    precision = Precision.of(hw) if precision is None else precision
+    layer, hw, mapping, precision = one_dtype((layer, hw, mapping, precision))
+    nest = nest_of(layer, mapping, hw.pes)
+    i_byte, w_byte = precision.input / 8, precision.weight / 8
+    psum_byte, o_byte = precision.psum / 8, precision.output / 8
+
+    # How long a class of steps takes.
+    shared = shared_levels(hw)
+    edge = hw.rows * i_byte + hw.cols * w_byte
+    per_read = reciprocal(_port(shared, "read_bytes_per_cycle", edge))
+    per_write = reciprocal(_port(shared, "write_bytes_per_cycle", hw.cols * psum_byte))
+    per_byte = _total([jnp.where(jnp.isinf(lv.shared_bytes_per_cycle), 0.0, 1.0) for lv in shared])
+    per_byte = per_byte * reciprocal(_port(shared, "shared_bytes_per_cycle", 1.0))
+    pe_macs = functools.reduce(operator.mul, [nest.tiles[d][2] for d in DIMS])
+    per_mac = ceil_div(pe_macs, hw.lanes) * reciprocal(pe_macs)
+
+    rates = (per_mac, per_read, per_write, per_byte, i_byte, w_byte, psum_byte, o_byte)
+    counts = dataflow_counts(nest, tuple(level.rank for level in mapping.levels), _longest, rates)
+
+    l2_bytes = _total([level.capacity_bytes * level.instances for level in shared])
+    dram = dram_traffic(
+        nest,
+        mapping.levels[0].rank,
+        l2_bytes,
+        {"i": precision.input, "w": precision.weight, "o": precision.output},
+        precision.psum,
     )
+
+    asked = [(level.offset, level.tile) for level in mapping.levels]
+    inner = mapping.levels[1].units * mapping.levels[2].units
+    violation = maximum(maximum(inner / hw.pes - 1, 0.0), nest.crowded)
+    violation = maximum(violation, maximum(dram.need / l2_bytes - 1, 0.0))
+    parts = joined(_composed, apart=2)(
+        hw, precision, nest.repeats, rates, counts, dram, violation, (nest.extents, nest.tiles, asked)
+    )
+    area = parts.pop("l1_area")
+    return cost_on(hw, **parts, more_area={"l1": area})
 
 
 @with_kernel(layer)

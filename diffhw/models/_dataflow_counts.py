@@ -25,16 +25,18 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax import Array, lax
+from jax import Array
 
+from diffhw.fusing import joined
 from diffhw.mappings import DIMS, LEVELS, Dataflow
-from diffhw.models._dataflow_loops import LoopSums, loop_cuts, loop_sums
+from diffhw.models._dataflow_loops import LoopSums, loop_sums
 from diffhw.numerics import floor_div, maximum, minimum
 from diffhw.workloads import Layer
 
 __all__ = ["DataflowCounts", "Nest", "dataflow_counts", "nest_of"]
 
 _product = lambda values: functools.reduce(operator.mul, values)
+_sum = lambda *values: functools.reduce(operator.add, values)
 
 
 @struct.dataclass(kw_only=True)
@@ -154,6 +156,40 @@ def one_dtype(tree):
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
 
 
+_NOWHERE = float(len(DIMS))
+
+
+def _clipped(extent, wishes):
+    """Tiles cut to what the level above hands down, and where a dimension asks to be dealt out."""
+    tiles, places = [], []
+    for tile, spatial, rank in wishes:
+        inside = minimum(tile, extent)
+        places.append(jnp.where((spatial > 0.5) & (inside < extent), rank, _NOWHERE))
+        tiles.append(inside)
+        extent = inside
+    return tiles, places
+
+
+def _dealt(extents, asked):
+    """Per level the outermost place that asks to be dealt out; dimensions beyond one that ask, in all."""
+    places = [_clipped(extents[d], [level[d] for level in asked])[1] for d in DIMS]
+    first = [functools.reduce(minimum, level) for level in zip(*places, strict=True)]
+    asks = [
+        sum(jnp.where(place < _NOWHERE, 1.0, 0.0) for place in level) for level in zip(*places, strict=True)
+    ]
+    return first, functools.reduce(operator.add, [maximum(number - 1, 0.0) for number in asks])
+
+
+def _one_dimension(extent, wishes, first, level_units):
+    """Tiles, units and sums of one dimension. A level deals out one, the outermost of those that ask."""
+    tiles, places = _clipped(extent, wishes)
+    units = [
+        jnp.where((place <= where) & (place < _NOWHERE), n, 1.0)
+        for place, where, n in zip(places, first, level_units, strict=True)
+    ]
+    return tuple(tiles), tuple(units), loop_sums(extent, tiles, units)
+
+
 def nest_of(layer: Layer, dataflow: Dataflow, pes) -> Nest:
     """Loops of ``layer`` under ``dataflow`` on ``pes`` PEs."""
     layer, dataflow, pes = one_dtype((layer, dataflow, pes))
@@ -164,54 +200,12 @@ def nest_of(layer: Layer, dataflow: Dataflow, pes) -> Nest:
     inner = minimum(dataflow.levels[2].units, pes)
     middle = minimum(dataflow.levels[1].units, maximum(floor_div(pes, inner), 1.0))
     level_units = (maximum(floor_div(pes, middle * inner), 1.0), middle, inner)
-    # Loops over dimensions, so that what all of them share is computed once and not in every user.
-    stack = lambda leaves: jax.tree.map(lambda *parts: jnp.stack(parts), *leaves)
-    asked = stack(
-        [
-            (extents[d], [(level.tile[d], level.spatial[d], level.rank[d]) for level in dataflow.levels])
-            for d in DIMS
-        ]
-    )
-    nowhere = float(len(DIMS))
-
-    def nested(so_far, row):
-        """Tiles clipped to what the level above hands down, and where a dimension asks to be dealt out."""
-        outside, levels = row
-        tiles, places = [], []
-        for tile, spatial, rank in levels:
-            inside = minimum(tile, outside)
-            places.append(jnp.where((spatial > 0.5) & (inside < outside), rank, nowhere))
-            tiles.append(inside)
-            outside = inside
-        asks = [jnp.where(place < nowhere, 1.0, 0.0) for place in places]
-        first, count = so_far
-        so_far = [minimum(*pair) for pair in zip(first, places)], [sum(pair) for pair in zip(count, asks)]
-        return so_far, (tiles, places)
-
-    start = ([nowhere + 0.0 * pes] * LEVELS, [0.0 * pes] * LEVELS)
-    (first, count), (tiles, places) = lax.scan(nested, start, asked)
-    crowded = functools.reduce(operator.add, [maximum(number - 1, 0.0) for number in count])
-
-    @jax.checkpoint
-    def cut(_, row):
-        extent, tiles, places = row
-        # A level deals out one dimension, the outermost of those that ask (more are infeasible).
-        units = [
-            jnp.where((place <= where) & (place < nowhere), n, 1.0)
-            for place, where, n in zip(places, first, level_units)
-        ]
-        return None, (loop_cuts(extent, tiles, units), units)
-
-    @jax.checkpoint
-    def summed(_, row):
-        return None, loop_sums(*row)
-
-    cuts, dealt = lax.scan(cut, None, (asked[0], tiles, places))[1]
-    every = lax.scan(summed, None, (asked[0], tiles, dealt, cuts))[1]
-    at = lambda tree, i: jax.tree.map(lambda leaf: leaf[i], tree)
-    sums = {d: at(every, i) for i, d in enumerate(DIMS)}
-    units = {d: tuple(at(dealt, i)) for i, d in enumerate(DIMS)}
-    tiles = {d: tuple(at(tiles, i)) for i, d in enumerate(DIMS)}
+    asked = [{d: (level.tile[d], level.spatial[d], level.rank[d]) for d in DIMS} for level in dataflow.levels]
+    first, crowded = joined(_dealt, apart=1)(extents, asked)
+    tiles, units, sums = {}, {}, {}
+    for d in DIMS:
+        wishes = [level[d] for level in asked]
+        tiles[d], units[d], sums[d] = joined(_one_dimension, most=48)(extents[d], wishes, first, level_units)
 
     def filter_units(d):
         """Units that a filter dimension is dealt to (it is split at one level)."""
@@ -283,9 +277,10 @@ def _axis_input(at: _Class, out: str, taps: str, values, touching, whole):
     )
 
 
-def _step_class(at: _Class, values, nest: Nest) -> StepClass:
+def _step_class(at: _Class, values, alike) -> StepClass:
     """Totals of one class: products over dimensions."""
-    channels = nest.depthwise > 0
+    depthwise, touching, whole = alike
+    channels = depthwise > 0
     of = {name: {d: at.pick(d, values[d][name]) for d in DIMS} for name in ("size", "units", "steps", "lead")}
     size, units, steps = of["size"], of["units"], of["steps"]
     same = {d: at.keep(d, values[d]["size_same"]) for d in DIMS}
@@ -304,8 +299,8 @@ def _step_class(at: _Class, values, nest: Nest) -> StepClass:
     first_visits = {"r": 0.0, "s": 0.0, "c": jnp.where(channels, 1.0, 0.0)}.get(at.moved or "", 1.0)
 
     # Inputs: n, c, rows of (p, r), columns of (q, s).
-    rows = _axis_input(at, "p", "r", values, nest.sums["p"].touching, nest.rows.whole)
-    cols = _axis_input(at, "q", "s", values, nest.sums["q"].touching, nest.cols.whole)
+    rows = _axis_input(at, "p", "r", values, touching["p"], whole["p"])
+    cols = _axis_input(at, "q", "s", values, touching["q"], whole["q"])
     held, kept = size["n"] * size["c"], same["n"] * same["c"]
     input_fills = (held * rows[0]) * cols[0] - (kept * rows[1]) * cols[1]
     input_reads = (held * rows[2]) * cols[2] - (kept * rows[3]) * cols[3]
@@ -336,36 +331,34 @@ def _by_level(nest: Nest):
 
 
 def dataflow_counts(
-    nest: Nest, ranks: tuple[dict[str, Array], ...], longest=lambda part: part.compute
+    nest: Nest, ranks: tuple[dict[str, Array], ...], longest=lambda part, rates: part.compute, rates=()
 ) -> DataflowCounts:
     """Sum over the 21 classes of steps. ranks: per level, the place of each loop (0 outermost).
 
-    longest: `StepClass` -> time of its steps together, summed over classes into ``time``.
+    longest: (`StepClass`, rates) -> time of its steps together, summed over classes into ``time``.
     Differentiable in tiles and units through the surrogate slopes of `numerics`; order is not.
     """
     values = _by_level(nest)
-    pairs = lambda level: (
+    of_level = lambda level: (
         {d: {name: (v[level], v[level + 1]) for name, v in values[d].items()} for d in DIMS}
         | {f"slides_{d}": nest.sums[d].slides[level] for d in ("p", "q")}
     )
-    first = _step_class(_Class(None, {}), pairs(0), nest)
+    touching = {d: nest.sums[d].touching for d in ("p", "q")}
+    alike = (nest.depthwise, touching, {"p": nest.rows.whole, "q": nest.cols.whole})
 
-    # One body for the three levels compiles in seconds; the seven loops are written out so that it fuses.
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[pairs(level) for level in range(LEVELS)])
-    rank_of = jax.tree.map(lambda *leaves: jnp.stack(leaves), *ranks)
+    def one_level(at_level, rank, alike, rates):
+        """Sums over the seven loops of a level."""
+        parts = [
+            _step_class(_Class(moved, {d: rank[d] < rank[moved] for d in DIMS}), at_level, alike)
+            for moved in DIMS
+        ]
+        return jax.tree.map(_sum, *parts), _sum(*[longest(part, rates) for part in parts])
 
-    @jax.checkpoint
-    def one_level(total, level):
-        at_level, rank = level
-        for moved in DIMS:
-            part = _step_class(_Class(moved, {d: rank[d] < rank[moved] for d in DIMS}), at_level, nest)
-            sums, time = total
-            total = (jax.tree.map(jnp.add, sums, part), time + longest(part))
-        return total, None
-
-    start = (first, 0.0 * longest(first))
-    (totals, time), _ = lax.scan(one_level, start, (stacked, rank_of))
-
+    first = _step_class(_Class(None, {}), of_level(0), alike)
+    levels = [
+        joined(one_level, most=66)(of_level(level), ranks[level], alike, rates) for level in range(LEVELS)
+    ]
+    totals, time = jax.tree.map(_sum, (first, 0.0 * levels[0][1]), *levels)
     everything = lambda name: {d: getattr(nest.sums[d], name)[3] for d in DIMS}
     size, units = everything("size"), everything("units")
     tile = {d: nest.tiles[d][2] for d in DIMS}

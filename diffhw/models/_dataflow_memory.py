@@ -9,6 +9,7 @@ that a cut holds whole needs its size, any other twice its tile (one in use, one
 
 import functools
 import operator
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
 from jax.lax import stop_gradient
 
+from diffhw.fusing import joined
 from diffhw.mappings import DIMS
 from diffhw.models._dataflow_counts import Nest
 from diffhw.numerics import maximum, minimum, reciprocal
@@ -43,13 +45,13 @@ class DramTraffic:
     held: Array
 
 
-def _coupled(nest: Nest):
-    """Tensor -> dims it depends on, with weights 1.0 or 0.0 (channels of the output: depthwise only)."""
-    zero, one = 0.0 * nest.depthwise, 1.0 + 0.0 * nest.depthwise
+def _coupled(depthwise):
+    """Tensor -> whether it depends on a dimension (channels of the output: depthwise only)."""
+    zero, one = 0.0 * depthwise, 1.0 + 0.0 * depthwise
     of = {
         "i": {"n": one, "k": zero, "c": one, "p": one, "q": one, "r": zero, "s": zero},
         "w": {"n": zero, "k": one, "c": one, "p": zero, "q": zero, "r": one, "s": one},
-        "o": {"n": one, "k": one, "c": nest.depthwise, "p": one, "q": one, "r": zero, "s": zero},
+        "o": {"n": one, "k": one, "c": depthwise, "p": one, "q": one, "r": zero, "s": zero},
     }
     return {t: {d: of[t][d] > 0.5 for d in DIMS} for t in _TENSORS}
 
@@ -96,37 +98,42 @@ def _capacity_slopes(cut, room_of, capacity) -> dict[str, Array]:
     return stop_gradient(slope)
 
 
-def dram_traffic(
-    nest: Nest, rank: dict[str, Array], capacity, bits: dict[str, Array], psum_bits
-) -> DramTraffic:
-    """DRAM traffic under the best cut that fits ``capacity`` bytes. rank: of the outermost level.
+@dataclass(frozen=True)
+class _Walk:
+    """The outermost level's walk over L2's contents, and what a tensor's pieces take. Leaves ``()``.
 
-    bits: width of i, w, o in DRAM.  Differentiable; what fits has the surrogate slope of `numerics.fits`,
-    so that a larger buffer lowers the traffic backward too.
+    rank: place of each loop.  folds: its steps.  chunk: what one step covers of a dimension.
+    lines: input rows (p) and columns (q) of an output piece, as slope and base.
+    stored, moved_bytes: bytes of an element in L2 (partial sums for o) and over the DRAM link.
     """
-    coupled = _coupled(nest)
-    folds = {d: nest.sums[d].trips[0] for d in DIMS}
-    chunk = {d: minimum(nest.extents[d], nest.tiles[d][0] * nest.units[d][0]) for d in DIMS}
-    rows, cols = nest.rows, nest.cols
-    byte = {t: bits[t] / 8 for t in _TENSORS}
-    psum_byte = psum_bits / 8
 
-    def tile_of(t, extent):
+    rank: dict[str, Array]
+    folds: dict[str, Array]
+    chunk: dict[str, Array]
+    extents: dict[str, Array]
+    depthwise: Array
+    lines: dict[str, tuple[Array, Array]]
+    stored: dict[str, Array]
+    moved_bytes: dict[str, Array]
+
+    def tile_of(self, t, extent):
         """Elements of a tensor under the given extents."""
-        size = {d: jnp.where(coupled[t][d], extent[d], 1.0) for d in DIMS}
+        coupled = _coupled(self.depthwise)[t]
+        size = {d: jnp.where(coupled[d], extent[d], 1.0) for d in DIMS}
         if t == "i":
-            size["p"] = extent["p"] * rows.full_slope + rows.full_base
-            size["q"] = extent["q"] * cols.full_slope + cols.full_base
+            for d, (slope, base) in self.lines.items():
+                size[d] = extent[d] * slope + base
         return functools.reduce(operator.mul, size.values())
 
-    whole = {t: tile_of(t, nest.extents) for t in _TENSORS}
-    outputs = whole["o"]
+    def whole(self):
+        return {t: self.tile_of(t, self.extents) for t in _TENSORS}
 
-    def cut(place):
+    def cut(self, place):
         """(elements moved, room in bytes) per tensor with the loops of rank < place outside."""
-        outside = {d: rank[d] < place for d in DIMS}
-        moving = {d: jnp.where(outside[d] & (folds[d] > 1), rank[d], -1.0) for d in DIMS}
-        extent = {d: jnp.where(outside[d], chunk[d], nest.extents[d]) for d in DIMS}
+        coupled, whole = _coupled(self.depthwise), self.whole()
+        outside = {d: self.rank[d] < place for d in DIMS}
+        moving = {d: jnp.where(outside[d] & (self.folds[d] > 1), self.rank[d], -1.0) for d in DIMS}
+        extent = {d: jnp.where(outside[d], self.chunk[d], self.extents[d]) for d in DIMS}
         moved, room = {}, {}
         for t in _TENSORS:
             last = functools.reduce(
@@ -135,71 +142,96 @@ def dram_traffic(
             again = functools.reduce(
                 operator.mul,
                 [
-                    jnp.where(~coupled[t][d] & (moving[d] >= 0) & (moving[d] < last), folds[d], 1.0)
+                    jnp.where(~coupled[t][d] & (moving[d] >= 0) & (moving[d] < last), self.folds[d], 1.0)
                     for d in DIMS
                 ],
             )
             amount = whole[t]
             if t == "i":
                 # Halo rows are loaded again unless the rows' loop is the innermost that moves.
-                amount = nest.extents["n"] * nest.extents["c"]
-                for d, line in (("p", rows), ("q", cols)):
-                    pieces = jnp.where((moving[d] >= 0) & (last > moving[d]), folds[d], 1.0)
-                    amount = amount * (nest.extents[d] * line.full_slope + pieces * line.full_base)
+                amount = self.extents["n"] * self.extents["c"]
+                for d, (slope, base) in self.lines.items():
+                    pieces = jnp.where((moving[d] >= 0) & (last > moving[d]), self.folds[d], 1.0)
+                    amount = amount * (self.extents[d] * slope + pieces * base)
             moved[t] = amount * again
-            stored = psum_byte if t == "o" else byte[t]
-            room[t] = jnp.where(last >= 0, 2 * tile_of(t, extent), whole[t]) * stored
+            room[t] = jnp.where(last >= 0, 2 * self.tile_of(t, extent), whole[t]) * self.stored[t]
         return moved, room
 
-    def total(moved):
+    def total(self, moved):
+        """Bytes over the DRAM link."""
+        of, outputs = self.moved_bytes, self.whole()["o"]
         returns = moved["o"] - outputs
-        return moved["i"] * byte["i"] + moved["w"] * byte["w"] + returns * 2 * psum_byte + outputs * byte["o"]
+        spilled = returns * 2 * self.stored["o"]
+        return moved["i"] * of["i"] + moved["w"] * of["w"] + spilled + outputs * of["o"]
 
-    def room_of(room):
-        return room["i"] + room["w"] + room["o"]
 
-    # Which plan: from the deepest cut outwards. A plan is a place and a tensor that is pinned (0: none).
-    # Nothing here is differentiated. In two rounds of a loop, half of the places side by side in each: what
-    # leaves a loop is in memory, else XLA on CPU would choose anew in each of the gradient's kernels, 28
-    # times slower; one place a round takes longer forward.
-    moved, room = cut(float(len(DIMS)))
-    need = room_of(room)
-    stored = {t: psum_byte if t == "o" else byte[t] for t in _TENSORS}
+jax.tree_util.register_dataclass(_Walk)
 
-    def half(state, places):
-        least, pick = state
-        for place in places:
-            moved, room = cut(place)
-            for number, pinned in enumerate((None, *_TENSORS)):
-                plan, space = dict(moved), dict(room)
-                if pinned:
-                    plan[pinned], space[pinned] = whole[pinned], whole[pinned] * stored[pinned]
-                found = total(plan)
-                better = (room_of(space) <= capacity) & (found < least)
-                least = jnp.where(better, found, least)
-                pick = jnp.where(better, 4.0 * place + number, pick)
-        return stop_gradient((least, pick)), None
 
-    least = total(moved)
-    deepest = jnp.full_like(least, 4.0 * len(DIMS))
-    places = jnp.arange(len(DIMS), -1, -1) * 1.0
-    state = stop_gradient((least, deepest))
-    pick = stop_gradient(lax.scan(half, state, places.reshape(2, -1))[0][1])
+def _room(room) -> Array:
+    return room["i"] + room["w"] + room["o"]
 
-    # That plan again, differentiably.
-    place = jnp.floor(pick * 0.25)
-    pinned = {t: pick - 4.0 * place == number for number, t in enumerate(_TENSORS, 1)}
-    moved, room = cut(place)
+
+def _plan(walk: _Walk, capacity):
+    """The cheapest plan that fits, from the deepest cut outwards: the place of the cut, and the number of the
+    tensor that is pinned (0: none).
+    """
+    whole = walk.whole()
+    least = walk.total(walk.cut(float(len(DIMS)))[0])
+    pick, held = jnp.full_like(least, float(len(DIMS))), jnp.zeros_like(least)
+    for place in range(len(DIMS), -1, -1):
+        moved, room = walk.cut(float(place))
+        for number, pinned in enumerate((None, *_TENSORS)):
+            plan, space = dict(moved), dict(room)
+            if pinned:
+                plan[pinned], space[pinned] = whole[pinned], whole[pinned] * walk.stored[pinned]
+            found = walk.total(plan)
+            better = (_room(space) <= capacity) & (found < least)
+            least = jnp.where(better, found, least)
+            pick, held = jnp.where(better, float(place), pick), jnp.where(better, float(number), held)
+    return pick, held
+
+
+def _traffic(walk: _Walk, capacity, place, pin) -> DramTraffic:
+    """A plan, differentiably."""
+    need = _room(walk.cut(float(len(DIMS)))[1])
+    pinned = {t: pin == number for number, t in enumerate(_TENSORS, 1)}
+    whole = walk.whole()
+    moved, room = walk.cut(place)
     best = {t: jnp.where(pinned[t], whole[t], moved[t]) for t in _TENSORS}
-    held = room_of({t: jnp.where(pinned[t], whole[t] * stored[t], room[t]) for t in _TENSORS})
-    slopes = _capacity_slopes(cut, room_of, capacity)
+    held = _room({t: jnp.where(pinned[t], whole[t] * walk.stored[t], room[t]) for t in _TENSORS})
+    slopes = _capacity_slopes(walk.cut, _room, capacity)
     best = {t: _leaning(best[t], slopes[t], capacity) for t in _TENSORS}
-    returns = (best["o"] - outputs) * psum_byte
+    returns = (best["o"] - whole["o"]) * walk.stored["o"]
     return DramTraffic(
-        input_read=best["i"] * byte["i"],
-        weight_read=best["w"] * byte["w"],
+        input_read=best["i"] * walk.moved_bytes["i"],
+        weight_read=best["w"] * walk.moved_bytes["w"],
         psum_read=returns,
-        output_write=returns + outputs * byte["o"],
+        output_write=returns + whole["o"] * walk.moved_bytes["o"],
         need=need,
         held=held,
     )
+
+
+def dram_traffic(
+    nest: Nest, rank: dict[str, Array], capacity, bits: dict[str, Array], psum_bits
+) -> DramTraffic:
+    """DRAM traffic under the best cut that fits ``capacity`` bytes. rank: of the outermost level.
+
+    bits: width of i, w, o in DRAM.  Differentiable; what fits has the surrogate slope of `numerics.fits`,
+    so that a larger buffer lowers the traffic backward too.
+    """
+    byte = {t: bits[t] / 8 for t in _TENSORS}
+    walk = _Walk(
+        rank=rank,
+        folds={d: nest.sums[d].trips[0] for d in DIMS},
+        chunk={d: minimum(nest.extents[d], nest.tiles[d][0] * nest.units[d][0]) for d in DIMS},
+        extents=nest.extents,
+        depthwise=nest.depthwise,
+        lines={d: (line.full_slope, line.full_base) for d, line in (("p", nest.rows), ("q", nest.cols))},
+        stored={**byte, "o": psum_bits / 8},
+        moved_bytes=byte,
+    )
+    # Which plan is not differentiated; joined, it is chosen once and not in each kernel that asks.
+    plan = stop_gradient(joined(_plan)(*stop_gradient((walk, capacity))))
+    return joined(_traffic, apart=1)(walk, capacity, *plan)

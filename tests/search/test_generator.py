@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffhw import search
-from diffhw.search._generator_autoregressive import _init, _log_probabilities, condition_features
+from diffhw.search._generator_autoregressive import _log_probabilities, condition_features, initial
 from diffhw.search._generator_pool import random_designs
 
 SIZES = (6, 6, 5, 6, 6)
@@ -62,7 +62,7 @@ def test_surrogate_is_exact_between_one_hot_and_soft_weights(surrogate):
 
 def test_density_sums_to_one_and_looks_back_only():
     sizes = (3, 2, 4)
-    params = _init(jax.random.key(0), sizes, 1, 8)
+    params = initial(jax.random.key(0), sizes, 1, 8)
     params = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
     every = np.stack([g.ravel() for g in np.meshgrid(*map(np.arange, sizes), indexing="ij")], axis=1)
     features = jnp.tile(condition_features(jnp.array([0.3]), jnp.ones(1))[None], (len(every), 1))

@@ -1,0 +1,95 @@
+"""`joined`: the numbers and slopes of the function itself, in one kernel."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffhw.fusing import joined
+
+
+def work(x, y):
+    z = x
+    for _ in range(12):
+        z = jnp.where(z > y, 0.7 * z + y, z * y + 0.1)
+    return {"a": z * x, "b": [z + y, jnp.maximum(z, x) / y], "c": z - 3.0}
+
+
+def loss(function):
+    def of(x, y):
+        out = function(x, y)
+        return out["a"] * out["b"][1] + 2.0 * out["b"][0]
+
+    return of
+
+
+X, Y = jnp.linspace(0.1, 1.0, 256), jnp.linspace(1.0, 0.2, 256)
+
+
+def close(ours, theirs):
+    chex.assert_trees_all_close(ours, theirs, rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("most", [2, 3, 34])
+def test_values(most):
+    close(jax.jit(jax.vmap(joined(work, most)))(X, Y), jax.jit(jax.vmap(work))(X, Y))
+    close(joined(work)(0.3, 0.4), work(0.3, 0.4))
+
+
+def test_results_share_one_kernel():
+    def cost(function):
+        compiled = jax.jit(jax.vmap(function)).lower(X, Y).compile()
+        return compiled.cost_analysis()["flops"], compiled.as_text().count(" fusion(")
+
+    (apart, kernels), (together, one) = cost(work), cost(joined(work))
+    assert one == 1 < kernels
+    assert together < 0.6 * apart  # counted along both entries, of which the machine works on one
+
+
+@pytest.mark.parametrize(
+    "derivative",
+    [
+        lambda f: jax.value_and_grad(f, argnums=(0, 1)),
+        lambda f: jax.grad(f),
+        lambda f: jax.jacfwd(f, argnums=(0, 1)),
+        lambda f: jax.jacfwd(jax.grad(f)),
+        lambda f: jax.grad(jax.grad(f)),
+        lambda f: lambda x, y: jax.jvp(f, (x, y), (1.0 + x, y)),
+        lambda f: jax.grad(jax.checkpoint(f), argnums=1),
+    ],
+)
+def test_derivatives(derivative):
+    ours, theirs = (jax.jit(jax.vmap(derivative(loss(f))))(X, Y) for f in (joined(work), work))
+    close(ours, theirs)
+
+
+def test_what_does_not_move_with_the_batch():
+    over = lambda f: jax.vmap(jax.vmap(jax.grad(loss(f), argnums=(0, 1)), (None, 0)), (0, None))
+    close(over(joined(work))(X[:5], Y[:7]), over(work)(X[:5], Y[:7]))
+    total = lambda f: lambda y: jax.vmap(loss(f), (0, None))(X, y).sum()
+    close(jax.grad(total(joined(work)))(0.5), jax.grad(total(work))(0.5))
+
+
+def test_a_result_nobody_uses_lends_no_slope():
+    both = joined(lambda x: (2.0 * x, jnp.sqrt(x)))  # the second has an infinite slope at 0
+    assert float(jax.grad(lambda x: both(x)[0])(0.0)) == 2.0
+
+
+def test_whole_numbers_shapes_and_single_results():
+    mixed = lambda x, n: {"n": n + 1, "pair": jnp.stack([x, -x]), "x": x * n}
+    chex.assert_trees_all_equal(joined(mixed)(2.0, 3), mixed(2.0, 3))
+    only = joined(lambda x: x + 1)
+    assert float(only(1.0)) == 2.0
+    assert np.isnan(float(only(jnp.nan)))
+    assert float(only(-jnp.inf)) == -np.inf
+
+
+def test_what_is_in_stages_is_left_alone():
+    def staged(x, y):
+        part = joined(work)(x, y)
+        return {"first": part["a"] + part["c"], "second": part["b"][0]}
+
+    text = lambda f: jax.jit(jax.vmap(f)).lower(X, Y).as_text()
+    inner = lambda text: text[text.index("{") :]
+    assert inner(text(joined(staged))) == inner(text(staged))
