@@ -1,8 +1,8 @@
 """Speed of the loop-nest kernel beside a C program of the same formulas.
 
 Layers of the zoo (or GEMMs) under random mappings on the Gemmini-like hierarchy, all different: energy,
-cycles and violation of each; energy and cycles as one complex number, which XLA computes in one kernel
-where three results take three; EDP, infinite where it does not fit; log EDP; log EDP and its gradient.
+cycles and violation of each; EDP, infinite where it does not fit; log EDP; log EDP and its gradient in all
+factors and places. "joined": one kernel for the results (`diffhw.fusing.joined`).
 
     python -m benchmarks.loopnest_kernel [--batches 8192 65536] [--rounds R] [--vector-width BITS]
 
@@ -15,12 +15,12 @@ import argparse
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from benchmarks import _common
 from benchmarks._native import Native, Program, measure, show
 from benchmarks.loopnest import random_batch
 from diffhw import hardware, workloads
+from diffhw.fusing import joined
 from diffhw.mappings import LOOPS, LoopLevel, LoopNest
 from diffhw.models import loopnest
 
@@ -102,12 +102,14 @@ def forms(chip) -> dict:
     def log_edp(nest, layer):
         return _common.log_edp(loopnest.layer(layer, chip, nest))
 
+    gradient = lambda layer, nest: jax.value_and_grad(log_edp)(nest, layer)
     return {
         "value": value,
-        "pair": lambda layer, nest: lax.complex(*value(layer, nest)[:2]),
+        "value, joined": joined(value),
         "objective": objective,
         "log EDP": lambda layer, nest: log_edp(nest, layer),
-        "+ gradient": lambda layer, nest: jax.value_and_grad(log_edp)(nest, layer),
+        "+ gradient": gradient,
+        "+ gradient, joined": joined(gradient),
     }
 
 

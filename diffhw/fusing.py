@@ -59,7 +59,9 @@ def _evaluated(flat: Callable, leaves: list[Array], most: int, apart: int) -> li
         # Each kernel along an axis of its own length: else XLA would merge what kernels have in common
         # into arrays in memory, on which they no longer vectorise.
         length = 2 + apart + len(out) // most
-        wide = [lax.rev(lax.broadcast_in_dim(x, (length, *x.shape), range(1, x.ndim + 1)), (0,)) for x in leaves]
+        wide = [
+            lax.rev(lax.broadcast_in_dim(x, (length, *x.shape), range(1, x.ndim + 1)), (0,)) for x in leaves
+        ]
         results = jax.vmap(flat, axis_size=length)(*wide)
         out += _one_kernel(results[len(out) : len(out) + most])
         if len(out) == len(results):
