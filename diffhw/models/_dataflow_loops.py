@@ -14,7 +14,7 @@ from jax import Array
 
 from diffhw.numerics import ceil_div, maximum, minimum
 
-__all__ = ["LoopCuts", "LoopSums", "loop_cuts", "loop_sums"]
+__all__ = ["LoopSums", "loop_sums"]
 
 
 @struct.dataclass
@@ -51,7 +51,7 @@ class _Cut:
 
 
 @struct.dataclass
-class LoopCuts:
+class _Cuts:
     """All quotients of one dimension, leaves ``()``: what everything else about it is made of.
 
     top:     of the extent at level 0.  full, last: at level 1, of a full piece and of the last one.
@@ -88,13 +88,12 @@ def _beyond(extent_last, full: _Cut, tile, n):
     return maximum(extent_last - (full.folds - 1) * (n * tile), 0.0)
 
 
-def loop_cuts(extent, tiles, units) -> LoopCuts:
-    """The quotients of `loop_sums`, apart from it: XLA on CPU would repeat them in each of its results."""
+def _cuts(extent, tiles, units) -> _Cuts:
     (t0, t1, t2), (n0, n1, n2) = tiles, units
     top, full = _cut(extent, t0, n0), _cut(t0, t1, n1)
     top_last = _last(top, extent, t0)
     last = _cut(top_last, t1, n1)
-    return LoopCuts(
+    return _Cuts(
         top=top,
         full=full,
         last=last,
@@ -105,15 +104,14 @@ def loop_cuts(extent, tiles, units) -> LoopCuts:
     )
 
 
-def loop_sums(extent, tiles, units, cuts: LoopCuts | None = None) -> LoopSums:
+def loop_sums(extent, tiles, units) -> LoopSums:
     """extent: size of the dimension.  tiles, units: three scalars each, tiles already nested.
 
-    cuts: `loop_cuts` of the same, where they are at hand.
     Differentiable through the surrogate slope of `numerics.ceil_div`.
     """
     (t0, t1, t2), (n0, n1, n2) = tiles, units
     one = jnp.ones_like(extent * t0 * n0)
-    cuts = loop_cuts(extent, tiles, units) if cuts is None else cuts
+    cuts = _cuts(extent, tiles, units)
 
     # Cuts of every extent that occurs: a full parent, the last one, and unit 0's last one.
     top, full, last = cuts.top, cuts.full, cuts.last

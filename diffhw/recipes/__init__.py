@@ -16,6 +16,7 @@ from diffhw.recipes._bit_rivals import (
     uniform_bits,
 )
 from diffhw.recipes._bit_search import BitSearch, BitWish
+from diffhw.recipes._bit_sweep import LayerSweep, sweep_layers
 from diffhw.recipes._bit_through import ThroughNetwork, through_network
 from diffhw.recipes._codesign import codesign
 from diffhw.recipes._dataflow_choice import SingleStyle, StyleChoice, best_styles, exact_dataflow_costs
@@ -67,6 +68,7 @@ __all__ = [
     "DataflowSearch",
     "Design",
     "DosaResult",
+    "LayerSweep",
     "Ledger",
     "MappingSearch",
     "MarvelResult",
@@ -119,6 +121,7 @@ __all__ = [
     "search_mappings",
     "ski_slope",
     "sweep",
+    "sweep_layers",
     "sweep_problem",
     "through_network",
     "tiny_bit_problem",
