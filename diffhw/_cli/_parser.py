@@ -238,6 +238,12 @@ def _recipe(add) -> None:
            help="digits, or a path: CIFAR-10, folders of images, .npz (default: digits)")  # fmt: skip
     option("--accuracy", type=share, metavar="A", help="wished, 0 to 1 (default: the highest in the budget)")
     option("--budget-kb", type=positive, metavar="KB", help="most for the weights, in 1000 bytes")
+    option("--budget-uj", type=positive, metavar="E", help="most energy of an image, in microjoules")
+    option("--budget-us", type=positive, metavar="T", help="most latency of an image, in microseconds")
+    option("--array", type=one_of("bit_fusion", "bit_serial", "fixed"),
+           metavar="bit_fusion|bit_serial|fixed",
+           help="what energy and latency are of (default where one of them is limited: bit_fusion)")  # fmt: skip
+    option("--hardware", metavar="NAME|FILE", help="catalogue name or file of that array (default: edge)")
     option("--max-bits", type=whole(1, 16), metavar="B", help="widest weights (default: 8)")
     option("--keep", type=whole(1, 64), default=8, metavar="K", help="configurations shown (default: 8)")
     option("--evaluations", type=whole(100), metavar="N",

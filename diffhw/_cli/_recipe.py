@@ -1,5 +1,6 @@
 """``diffhw recipe aqgan``: bit widths per layer for a wished accuracy and budget."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -18,8 +19,13 @@ _SETTINGS = {
     "evaluations": 6000,
     "kind": "autoregressive",
     "seed": 0,
+    "array": None,
+    "hardware": "edge",
 }
-"""What decides the generator, with the defaults."""
+"""What decides the generator, with the defaults. array None: sizes only, no energy and latency."""
+
+_BUDGETS = {"budget_kb": ("bytes", 1e3), "budget_uj": ("energy_pj", 1e6), "budget_us": ("latency_s", 1e-6)}
+"""Option -> (metric, how much of it a unit is)."""
 
 
 def _settle(args, out: Path) -> None:
@@ -38,6 +44,13 @@ def _settle(args, out: Path) -> None:
                 f"another --out, or leave --{name.replace('_', '-')} out"
             )
         setattr(args, name, kept.get(name, default) if asked is None else asked)
+    costly = args.budget_uj or args.budget_us
+    if costly and args.array is None:
+        if kept:
+            raise UserError(
+                f"{out} holds a generator that knows sizes only: use another --out for --budget-uj and -us"
+            )
+        args.array = "bit_fusion"
 
 
 def run(args) -> int:
@@ -62,12 +75,17 @@ def run(args) -> int:
             checkpoint=out / f"{args.network}-{args.epochs}-{args.seed}",
             progress=told,
         )
-        least = problem.tables["bytes"].min(axis=1).sum() / 1e3
-        if args.budget_kb and args.budget_kb < least:
-            raise UserError(
-                f"--budget-kb {args.budget_kb:g} is out of reach: "
-                f"{args.network} takes {least:.4g} kB at 1 bit"
-            )
+        if args.array is not None:
+            more = recipes.cost_tables(problem, args.array, args.hardware)
+            problem = dataclasses.replace(problem, tables=problem.tables | more)
+        metrics = tuple(name for name, _ in _BUDGETS.values() if name in problem.tables)
+        for option, (name, unit) in _BUDGETS.items():
+            asked, word = getattr(args, option), option.replace("_", "-")
+            least = problem.tables[name].min(axis=1).sum() / unit if asked else 0.0
+            if asked and asked < least:
+                ending = {"bytes": "kB", "energy_pj": "uJ", "latency_s": "us"}[name]
+                takes = f"{args.network} takes {least:.4g} {ending} at the least"
+                raise UserError(f"--{word} {asked:g} is out of reach: {takes}")
         if (out / "aqgan.json").exists():
             suite = recipes.load_aqgan(out, problem)
         else:
@@ -75,6 +93,7 @@ def run(args) -> int:
                 problem,
                 evaluations=args.evaluations,
                 kind=args.kind,
+                budgets=metrics,
                 seed=args.seed,
                 resume=out / "fit.npz",
                 progress=progress,
@@ -83,8 +102,8 @@ def run(args) -> int:
             settings = {name: getattr(args, name) for name in _SETTINGS}
             (out / "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
             (out / "fit.npz").unlink(missing_ok=True)
-    budgets = {"bytes": args.budget_kb * 1e3} if args.budget_kb else None
-    answer = suite.ask(args.accuracy, budgets=budgets, keep=args.keep, seed=args.seed)
+    budgets = {name: getattr(args, o) * unit for o, (name, unit) in _BUDGETS.items() if getattr(args, o)}
+    answer = suite.ask(args.accuracy, budgets=budgets or None, keep=args.keep, seed=args.seed)
     document = _document(args, suite, answer)
     (out / "answer.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     if args.json:
@@ -112,10 +131,14 @@ def _document(args, suite, answer) -> dict:
                 "accuracy": float(accuracy),
                 "test_accuracy": float(test),
                 "predicted": float(predicted),
-                "bytes": float(size),
+                **{
+                    name: float(answer.costs[name][i])
+                    for name, _ in _BUDGETS.values()
+                    if name in answer.costs
+                },
             }
-            for bits, accuracy, test, predicted, size in zip(
-                answer.bits, answer.accuracy, tests, answer.predicted, answer.costs["bytes"], strict=True
+            for i, (bits, accuracy, test, predicted) in enumerate(
+                zip(answer.bits, answer.accuracy, tests, answer.predicted, strict=True)
             )
         ],
         "evaluations": {"training_set": suite.evaluations, "answer": answer.evaluations},
@@ -145,9 +168,16 @@ def _print(args, suite, answer, out: Path) -> None:
         ("test (%)", [f"{100 * row['test_accuracy']:.1f}" for row in rows]),
         ("predicted (%)", [f"{100 * row['predicted']:.1f}" for row in rows]),
         ("size (kB)", [f"{row['bytes'] / 1e3:.4g}" for row in rows]),
+        *(
+            (title, [f"{row[name] / unit:.4g}" for row in rows])
+            for title, name, unit in (("energy (uJ)", "energy_pj", 1e6), ("latency (us)", "latency_s", 1e-6))
+            if name in rows[0]
+        ),
         ("bits per layer", [" ".join(map(str, row["bits"])) for row in rows]),
     ]
     emit(Table.of_columns("configurations, best first", columns))
+    if args.array is not None:
+        emit(f"  energy and latency: one image, {args.array} array, hardware {args.hardware}")
     emit(
         f"  accuracy: really run on the selection images; test: standard error {100 * error:.1f} points",
         "",

@@ -56,10 +56,32 @@ def test_asks_and_asks_again(quick, tmp_path, capsys):
     assert "made with epochs 3, not 9: use another --out, or leave --epochs out" in capsys.readouterr().err
 
 
+def test_energy_and_latency_are_budgets_too(quick, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "kept")]
+    wish = ["recipe", "aqgan", "--array", "bit_serial", "--json", *out]
+    assert main([*wish, "--accuracy", "0.5"]) == 0
+    row = json.loads(capsys.readouterr().out)["configurations"][0]
+    energy, latency = 0.8 * row["energy_pj"] / 1e6, 0.9 * row["latency_s"] / 1e-6
+    again = ["recipe", "aqgan", "--json", *out]
+    assert main([*again, "--budget-uj", f"{energy}", "--budget-us", f"{latency}"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["configurations"] and set(document["wanted"]) == {"accuracy", "energy_pj", "latency_s"}
+    for row in document["configurations"]:
+        assert row["energy_pj"] <= energy * 1e6 and row["latency_s"] <= latency * 1e-6
+    assert main(["recipe", "aqgan", "--budget-us", "1e-9", *out]) == 2
+    assert "--budget-us 1e-09 is out of reach: mobilenet_v2_small takes" in capsys.readouterr().err
+    # A generator of sizes only does not learn more afterwards.
+    sizes = ["--out", str(tmp_path / "sizes")]
+    assert main(["recipe", "aqgan", "--accuracy", "0.5", *sizes]) == 0
+    capsys.readouterr()
+    assert main(["recipe", "aqgan", "--budget-uj", "1", *sizes]) == 2
+    assert "holds a generator that knows sizes only: use another --out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--budget-kb", "0.1"], "takes 0.747 kB at 1 bit"),
+        (["--budget-kb", "0.1"], "takes 0.747 kB at the least"),
         (["--accuracy", "1.2"], "--accuracy: must be from 0 to 1"),
         (["--kind", "gan"], "must be one of autoregressive, adversarial"),
     ],
