@@ -242,7 +242,7 @@ def _recipe(add) -> None:
     option("--budget-us", type=positive, metavar="T", help="most latency of an image, in microseconds")
     option("--array", type=one_of("bit_fusion", "bit_serial", "fixed"),
            metavar="bit_fusion|bit_serial|fixed",
-           help="what energy and latency are of (default where one of them is limited: bit_fusion)")  # fmt: skip
+           help="what energy and latency are of (default where one is limited: bit_fusion)")  # fmt: skip
     option("--hardware", metavar="NAME|FILE", help="catalogue name or file of that array (default: edge)")
     option("--max-bits", type=whole(1, 16), metavar="B", help="widest weights (default: 8)")
     option("--keep", type=whole(1, 64), default=8, metavar="K", help="configurations shown (default: 8)")
