@@ -323,8 +323,46 @@ def pair(values) -> str:
     return f"{np.mean(values):.2f}/{np.max(values):.2f}" if values else "-"
 
 
+def summary(cells: dict) -> None:
+    """A line per network and form, all its seeds together."""
+    rows, joint = [], []
+    for network in dict.fromkeys(one["network"] for one in cells.values()):
+        mine = [one for one in cells.values() if one["network"] == network]
+        who = f"{network} ({mine[0]['layers']}), {len(mine)} seeds"
+        for name in ("raw", "corrected"):
+            parts = [one["accuracy"][name] for one in mine]
+            means = lambda key, parts=parts: [np.mean([row[key] for row in part]) for part in parts]
+            worst = lambda key, parts=parts: max(row[key] for part in parts for row in part)
+            figures = [
+                f"{np.mean(means(key)):.2f} ({max(means(key)):.2f})/{worst(key):.2f}"
+                for key in ("all", "kept", "found", "test_gap")
+            ]
+            least = min(row["distinct"] for part in parts for row in part)
+            rows.append([who, name, *figures, f"{least:.3f}"])
+        for name in mine[0]["joint"][0]["methods"]:
+            parts = [[row["methods"][name] for row in one["joint"]] for one in mine]
+            shares = [
+                np.mean([_both(one["joint"], part, tight) for one, part in zip(mine, parts, strict=True)])
+                for tight in BUDGETS
+            ]
+            within = min(one["within"] for part in parts for one in part)
+            joint.append([who, name, f"{within:.3f}", *(f"{share:.2f}" for share in shares)])
+    _common.table(
+        "|accuracy - target| in points: mean over seeds (worst seed) / worst target of any seed",
+        ["", "", "all 64", "8 kept", "8 found", "8 found, on test", "least distinct"],
+        rows,
+    )
+    _common.table(
+        f"accuracy within {100 * NEAR} points and a byte budget, shares of {SAMPLES}, mean over seeds",
+        ["", "", "in budget, least", *(f"both, {tight}" for tight in BUDGETS)],
+        joint,
+    )
+
+
 def show(cells: dict) -> None:
     """The tables."""
+    if cells:
+        summary(cells)
     rows, seen, others, joint = [], [], [], []
     for one in cells.values():
         who = f"{one['network']} ({one['layers']}), {one['seed']}"

@@ -4,8 +4,8 @@ XLA on CPU gives every result of a program a kernel of its own, and so repeats f
 cost of three figures costs three times one figure, a gradient in 67 numbers up to 67 times. There is one
 operation with several results that it compiles as one kernel: a reduction of several arrays at once.
 `joined` evaluates the function along an axis of two equal entries, which is never stored, and takes the
-larger of the two: the same numbers, bit for bit, from one pass that computes what is shared once. The
-compiler sees that both entries are the same and drops one.
+larger of the two: the same numbers from one pass that computes what is shared once. Of elementwise code
+the compiler sees that both entries are the same and drops one; other code is left alone.
 
 What leaves a joined function is in memory, so no user of it computes it anew: cutting a large model into
 joined stages bounds how much is repeated, which otherwise grows with every stage. Measured
@@ -13,12 +13,13 @@ joined stages bounds how much is repeated, which otherwise grows with every stag
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
-from jax.core import ShapedArray
+from jax.core import eval_jaxpr
 from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
@@ -26,11 +27,27 @@ from jax.interpreters import ad, batching, mlir
 __all__ = ["joined"]
 
 MOST = 34
-"""Results in one kernel. With many more LLVM gives up on vectors (50 worked on the loop nest's gradient,
-67 did not: it stops telling apart more than about 250 pointers)."""
+"""Results in one kernel, unless said otherwise. With too many LLVM gives up on vectors: of the loop nest's
+gradient 50 still had them and 67 had not (presumably it tells no more than some 250 arrays apart, inputs
+included, so that functions of fewer inputs may have more results)."""
+
+_LEFT_ALONE = {"cond", "conv_general_dilated", "dot_general", "fft", "pure_callback", "ragged_dot_general"}
+_LEFT_ALONE |= {
+    "scan",
+    "scatter",
+    "scatter-add",
+    "sort",
+    "top_k",
+    "while",
+    "custom_linear_solve",
+    "shard_map",
+}
+"""Operations that would really be done once per entry of the axis."""
 
 
 def _lowest(dtype) -> Array:
+    if jnp.issubdtype(dtype, jnp.bool_):
+        return jnp.asarray(False)
     return jnp.asarray(-jnp.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).min, dtype)
 
 
@@ -38,26 +55,25 @@ def _larger(left, right):
     return tuple(jnp.maximum(a, b) for a, b in zip(left, right, strict=True))
 
 
-def _one_kernel(results: list[Array]) -> list[Array]:
-    """The larger along the first axis of each, in one reduction for those of one shape."""
-    shapes = list(dict.fromkeys(part.shape for part in results))
+def _one_kernel(results: Sequence[Array]) -> list[Array]:
+    """The larger along the first axis of each, in one reduction for those of one shape and type."""
     out: dict[int, Array] = {}
-    for shape in shapes:
-        which = [i for i, part in enumerate(results) if part.shape == shape]
+    for kind in dict.fromkeys((part.shape, part.dtype) for part in results):
+        which = [i for i, part in enumerate(results) if (part.shape, part.dtype) == kind]
         parts = tuple(results[i] for i in which)
-        if len(parts) == 1:
-            parts = (*parts, parts[0])  # alone it would be simplified away
         reduced = lax.reduce(parts, tuple(_lowest(part.dtype) for part in parts), _larger, (0,))
-        out.update(zip(which, reduced, strict=False))
+        out.update(zip(which, reduced, strict=True))
     return [out[i] for i in range(len(results))]
 
 
-def _evaluated(flat: Callable, leaves: list[Array], most: int, apart: int) -> list[Array]:
+def _evaluated(flat: Callable, leaves: Sequence, most: int, apart: int) -> list[Array]:
     """Results of ``flat(*leaves)``, a list of arrays, by one kernel for every ``most`` of them."""
+    leaves = [jnp.asarray(x) for x in leaves]
     out: list[Array] = []
     while True:
         # Each kernel along an axis of its own length: else XLA would merge what kernels have in common
-        # into arrays in memory, on which they no longer vectorise.
+        # into arrays in memory, on which they no longer vectorise. Reversed, or it would see a broadcast
+        # and take divisions and logarithms out of the kernel.
         length = 2 + apart + len(out) // most
         wide = [
             lax.rev(lax.broadcast_in_dim(x, (length, *x.shape), range(1, x.ndim + 1)), (0,)) for x in leaves
@@ -69,41 +85,50 @@ def _evaluated(flat: Callable, leaves: list[Array], most: int, apart: int) -> li
 
 
 # Slopes of a joined function are joined too, each way: a linear map that brings its own transpose.
-# Inputs: ``count`` places, then what moves. push: along the inputs; pull: given which results matter, its
-# transpose, of the places and the cotangents of those (a zero for the others would meet infinite slopes of
-# what nobody asked for); plain: push before it was joined, for derivatives of derivatives.
+# Inputs: ``count`` places, then what moves. plain: the map, for further derivatives; push: the same joined;
+# back: which results matter -> (push, plain, back) of its transpose, from the places and the cotangents of
+# those (a zero for the others would meet infinite slopes of what nobody asked for).
 _slopes = Primitive("joined_slopes")
 _slopes.multiple_results = True
 _slopes.def_impl(lambda *args, push, **_: push(*args))
 _slopes.def_abstract_eval(
-    lambda *args, push, **_: [ShapedArray(out.shape, out.dtype) for out in jax.eval_shape(push, *args)]
+    lambda *args, push, **_: [one.strip_weak_type() for one in jax.make_jaxpr(push)(*args).out_avals]
 )
 mlir.register_lowering(_slopes, mlir.lower_fun(lambda *args, push, **_: push(*args), multiple_results=True))
 
 
-def _slopes_batched(args, dims, *, push, pull, plain, count):
+def _slopes_batched(args, dims, *, push, plain, back, count):
     size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
     # All that moves gets the axis: what the transpose returns for it has one.
     moved = [
         jnp.broadcast_to(x, (size, *x.shape)) if d is None else jnp.moveaxis(x, d, 0)
         for x, d in zip(args[count:], dims[count:], strict=True)
     ]
-    places = [None if d is None else d for d in dims[:count]]
-    axes = lambda arguments: (*places, *[0] * (len(arguments) - count))
-    over = lambda function: lambda *x: jax.vmap(function, in_axes=axes(x), axis_size=size)(*x)
-    functions = {"push": over(push), "pull": lambda live: over(pull(live)), "plain": over(plain)}
-    out = _slopes.bind(*args[:count], *moved, count=count, **functions)
+
+    def over(function):
+        axes = lambda x: (*dims[:count], *[0] * (len(x) - count))
+        return lambda *x: jax.vmap(function, in_axes=axes(x), axis_size=size)(*x)
+
+    def back_over(live):
+        push, plain, back = _back(live)
+        return over(push), over(plain), back
+
+    _back = back
+    out = _slopes.bind(*args[:count], *moved, push=over(push), plain=over(plain), back=back_over, count=count)
     return out, [0] * len(out)
 
 
-def _slopes_transposed(cotangents, *args, pull, count, **_):
+def _slopes_transposed(cotangents, *args, back, count, **_):
     live = tuple(not isinstance(part, ad.Zero) for part in cotangents)
     along = [part for part, keep in zip(cotangents, live, strict=True) if keep]
-    return [None] * count + list(pull(live)(*args[:count], *along))
+    push, plain, forth = back(live)
+    return [None] * count + _slopes.bind(
+        *args[:count], *along, push=push, plain=plain, back=forth, count=count
+    )
 
 
 def _slopes_moved(primals, tangents, *, plain, **_):
-    return jax.jvp(plain, primals, [ad.instantiate_zeros(part) for part in tangents])
+    return jax.jvp(plain, tuple(primals), tuple(ad.instantiate_zeros(part) for part in tangents))
 
 
 batching.primitive_batchers[_slopes] = _slopes_batched
@@ -111,88 +136,129 @@ ad.primitive_transposes[_slopes] = _slopes_transposed
 ad.primitive_jvps[_slopes] = _slopes_moved
 
 
-_running: list[bool] = []  # joined functions being looked at; whether one was met inside
+def _no_transpose(live):
+    raise NotImplementedError("the transpose of the slopes of a joined function has none of its own")
+
+
+def _names(jaxpr) -> set[str]:
+    """Operations of a program, those of the programs inside it too; of joined stages "joined"."""
+    found = set()
+    for line in jaxpr.eqns:
+        several = line.primitive.name == "reduce" and len(line.outvars) == len(line.invars) // 2
+        found.add("joined" if several or line.primitive is _slopes else line.primitive.name)
+        for value in line.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    found |= _names(inner)
+    return found
+
+
+def _chosen(parts, keep) -> list:
+    return [part for part, kept in zip(parts, keep, strict=True) if kept]
 
 
 def joined(function: Callable, most: int = MOST, apart: int = 0) -> Callable:
     """``function``, its results computed together in one kernel on CPU; elsewhere, ``function`` itself.
 
-    function: of any pytrees of numbers, to a pytree of arrays; pure, no state, cheap enough that all of it
-    is wanted: no result is left out if nobody asks for it. Meant for scalars ``()`` under `jax.vmap`, as all
-    kernels of `diffhw.models` are; results of several shapes take a kernel per shape.
-    most:     results in one kernel; more of them are computed in several, which repeat what they share.
+    function: of any pytrees of numbers, to a pytree of arrays (floats, whole numbers, bools); pure, and
+        traced, so no branch on values. Meant for elementwise scalar code under `jax.vmap`, as the kernels
+        of `diffhw.models` are. Where it is joined inside, or has matrix products, loops or sorts, it is
+        left as it is. Results of several shapes or types take a kernel for each.
+    most:  results in one kernel, and slopes in one; more are computed in several, which repeat what they
+        share.
+    apart: of another function of the same inputs that is joined in the same program, say 1 more than here:
+        kernels that share parts but not ``apart`` are not merged (0 to 2; slopes are apart from values).
 
-    Same values bit for bit, up to contractions (fused multiply-adds) that the compiler chooses per kernel.
-    Differentiable like ``function``, once in reverse mode (slopes are joined likewise); second derivatives
-    only in forward mode over it. Raises what ``function`` raises.
+    The same values up to contractions (fused multiply-adds) that the compiler chooses per kernel. All
+    derivatives that ``function`` has; the first in either mode are joined likewise. Which backend counts is
+    `jax.default_backend` when it is traced. Raises what ``function`` raises, ValueError for most < 1 and
+    TypeError for complex results.
 
     >>> import jax
     >>> both = joined(lambda x: (jax.numpy.exp(x), 2 * jax.numpy.exp(x)))
     >>> [float(part) for part in both(0.0)]
     [1.0, 2.0]
     """
+    if most < 1:
+        raise ValueError(f"most must be at least 1 result a kernel, got {most}")
 
     @functools.wraps(function)
-    def run(*args):
+    def run(*args, **kwargs):
         if jax.default_backend() != "cpu":
-            return function(*args)
-        leaves, structure = jax.tree.flatten(args)
+            return function(*args, **kwargs)
+        leaves, structure = jax.tree.flatten((args, kwargs))
         leaves = [jnp.asarray(x) for x in leaves]
         found: dict = {}
 
-        def flat(*leaves):
-            results, found["structure"] = jax.tree.flatten(function(*jax.tree.unflatten(structure, leaves)))
+        def listed(*leaves):
+            args, kwargs = jax.tree.unflatten(structure, leaves)
+            results, found["structure"] = jax.tree.flatten(function(*args, **kwargs))
             return [jnp.asarray(part) for part in results]
 
-        if _running:
-            _running[-1] = True
-        _running.append(False)
-        try:
-            jax.eval_shape(flat, *leaves)
-        finally:
-            in_stages = _running.pop()
-        if in_stages:
-            return function(*args)
-
-        @jax.custom_jvp
-        def value(*leaves):
-            return _evaluated(flat, list(leaves), most, apart)
-
-        def rule(primals, tangents):
-            moving = [i for i, part in enumerate(tangents) if not isinstance(part, SymbolicZero)]
-            count = len(primals)
-
-            def at(places):
-                """``flat`` of what moves, and where it is."""
-
-                def of(*moved):
-                    full = list(places)
-                    for i, part in zip(moving, moved, strict=True):
-                        full[i] = part
-                    return flat(*full)
-
-                return of, [places[i] for i in moving]
-
-            def plain(*x):
-                of, here = at(x[:count])
-                return jax.jvp(of, here, list(x[count:]))[1]
-
-            def pull(live):
-                def back(*x):
-                    of, here = at(x[:count])
-                    asked = lambda *moved: [part for part, keep in zip(of(*moved), live, strict=True) if keep]
-                    return list(jax.vjp(asked, *here)[1](list(x[count:])))
-
-                return together(back)
-
-            # Not along an axis of the value's length: see `_evaluated`.
-            together = lambda slopes: lambda *x: _evaluated(slopes, list(x), most, apart + 3)
-            ways = {"push": together(plain), "pull": pull, "plain": plain}
-            moved = [tangents[i] for i in moving]
-            return value(*primals), _slopes.bind(*primals, *moved, count=count, **ways)
-
-        value.defjvp(rule, symbolic_zeros=True)
-        results = value(*leaves)
+        program = jax.make_jaxpr(listed)(*leaves)
+        kinds = [one.dtype for one in program.out_avals]
+        if not kinds or _names(program.jaxpr) & (_LEFT_ALONE | {"joined"}):
+            return function(*args, **kwargs)
+        if any(jnp.issubdtype(kind, jnp.complexfloating) for kind in kinds):
+            raise TypeError("complex results cannot be joined: return real and imaginary parts")
+        # What the function closes over is an argument too, or derivatives in it would be lost.
+        inputs = len(leaves)
+        leaves = [*leaves, *program.consts]
+        flat = lambda *x: eval_jaxpr(program.jaxpr, x[inputs:], *x[:inputs])
+        results = _with_slopes(flat, kinds, most, apart)(*leaves)
         return jax.tree.unflatten(found["structure"], results)
 
     return run
+
+
+def _with_slopes(flat: Callable, kinds: list, most: int, apart: int) -> Callable:
+    """``flat`` evaluated together, with its derivatives."""
+    smooth = [jnp.issubdtype(kind, jnp.floating) for kind in kinds]
+    # Slopes not along an axis of the value's length: see `_evaluated`.
+    together = lambda slopes: lambda *x: _evaluated(slopes, x, most, apart + 3)
+
+    @jax.custom_jvp
+    def value(*leaves):
+        return _evaluated(flat, leaves, most, apart)
+
+    def rule(primals, tangents):
+        moving = [i for i, part in enumerate(tangents) if not isinstance(part, SymbolicZero)]
+        count = len(primals)
+
+        def at(places):
+            """Smooth results as a function of what moves, and where it is."""
+
+            def of(*moved):
+                full = list(places)
+                for i, part in zip(moving, moved, strict=True):
+                    full[i] = part
+                return _chosen(flat(*full), smooth)
+
+            return of, [places[i] for i in moving]
+
+        def forth(*x):
+            of, here = at(x[:count])
+            return jax.jvp(of, here, list(x[count:]))[1]
+
+        def back(live):
+            def plain(*x):
+                of, here = at(x[:count])
+                return list(jax.vjp(lambda *moved: _chosen(of(*moved), live), *here)[1](list(x[count:])))
+
+            return together(plain), plain, _no_transpose
+
+        results = value(*primals)
+        if not any(smooth) or not moving:
+            slopes = iter([jnp.zeros_like(part) for part in _chosen(results, smooth)])
+        else:
+            moved = [tangents[i] for i in moving]
+            slopes = iter(
+                _slopes.bind(*primals, *moved, push=together(forth), plain=forth, back=back, count=count)
+            )
+        none = lambda part: np.zeros(part.shape, jax.dtypes.float0)
+        along = [next(slopes) if keep else none(part) for part, keep in zip(results, smooth, strict=True)]
+        return results, along
+
+    value.defjvp(rule, symbolic_zeros=True)
+    return value

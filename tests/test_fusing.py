@@ -54,6 +54,11 @@ def test_results_share_one_kernel():
         lambda f: jax.grad(f),
         lambda f: jax.jacfwd(f, argnums=(0, 1)),
         lambda f: jax.jacfwd(jax.grad(f)),
+        lambda f: jax.jacfwd(jax.jacfwd(f)),
+        lambda f: jax.jacrev(jax.jacfwd(f)),
+        lambda f: jax.jacfwd(jax.jacfwd(jax.grad(f))),
+        lambda f: jax.grad(lambda x, y: jax.jit(f)(x, 0.7)),
+        lambda f: jax.grad(lambda x, y: jax.lax.scan(lambda c, _: (f(c, y), None), x, None, length=2)[0]),
         lambda f: jax.grad(jax.grad(f)),
         lambda f: lambda x, y: jax.jvp(f, (x, y), (1.0 + x, y)),
         lambda f: jax.grad(jax.checkpoint(f), argnums=1),
@@ -83,6 +88,43 @@ def test_whole_numbers_shapes_and_single_results():
     assert float(only(1.0)) == 2.0
     assert np.isnan(float(only(jnp.nan)))
     assert float(only(-jnp.inf)) == -np.inf
+
+
+def test_what_a_function_closes_over_has_slopes():
+    def of(wrap):
+        return lambda w: wrap(lambda x: (x * w, jnp.sin(w) + x))(2.0)[1] * w
+
+    for derivative in (jax.grad, jax.jacfwd, lambda f: jax.jit(jax.grad(jax.jit(f)))):
+        close(derivative(of(joined))(3.0), derivative(of(lambda f: f))(3.0))
+
+
+def test_types_are_kept_apart_and_only_floats_have_slopes():
+    mixed = lambda x, n, half: {"n": n + 1, "x": x * n, "low": half * 2, "true": x > 1, "y": x + half}
+    inputs = (jnp.asarray(2.0), jnp.asarray(3), jnp.asarray(0.5, jnp.bfloat16))
+    chex.assert_trees_all_equal(joined(mixed)(*inputs), mixed(*inputs))
+    chex.assert_trees_all_equal_dtypes(joined(mixed)(*inputs), mixed(*inputs))
+    slope = lambda f: jax.grad(lambda x, half: f(x, 3, half)["x"] + f(x, 3, half)["y"], argnums=(0, 1))
+    chex.assert_trees_all_equal(slope(joined(mixed))(2.0, inputs[2]), slope(mixed)(2.0, inputs[2]))
+    assert float(joined(lambda x, *, by: {"a": x * by, "b": x})(2.0, by=3.0)["a"]) == 6.0
+    with pytest.raises(TypeError, match="complex results cannot be joined"):
+        joined(lambda x: (x, x * 1j))(1.0)
+    with pytest.raises(ValueError, match="most must be at least 1 result a kernel, got 0"):
+        joined(work, most=0)
+
+
+def test_under_shard_map():
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("d",))
+    spec = jax.sharding.PartitionSpec("d")
+    over = lambda f: jax.shard_map(jax.vmap(jax.grad(loss(f))), mesh=mesh, in_specs=spec, out_specs=spec)
+    close(jax.jit(over(joined(work)))(X, Y), jax.jit(over(work))(X, Y))
+
+
+def test_matrix_products_and_loops_are_left_alone():
+    product = lambda x: (x @ x, x.T @ x)
+    text = lambda f: str(jax.make_jaxpr(f)(jnp.ones((3, 3))))
+    assert "reduce" not in text(joined(product))
+    assert "reduce" not in text(joined(lambda x: (jnp.sort(x), x + 1)))
+    assert "reduce" in text(joined(lambda x: (jnp.exp(x), x + 1)))
 
 
 def test_what_is_in_stages_is_left_alone():

@@ -36,21 +36,25 @@ def _settle(args, out: Path) -> None:
             kept = json.loads((out / "settings.json").read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"{out / 'settings.json'} is damaged ({error}); use another --out") from None
-    for name, default in _SETTINGS.items():
-        asked = getattr(args, name)
-        if asked is not None and asked != kept.get(name, asked):
+    limited = args.budget_uj or args.budget_us
+    if kept and kept.get("array") is None and (limited or args.array or args.hardware):
+        raise UserError(
+            f"{out} holds a generator that knows sizes only: for energy and latency use another --out"
+        )
+    if not kept and args.array is None:
+        if args.hardware and not limited:
             raise UserError(
-                f"{out} holds a generator made with {name.replace('_', ' ')} {kept[name]}, not {asked}: use "
+                "--hardware is of energy and latency: give --array, --budget-uj or --budget-us too"
+            )
+        args.array = "bit_fusion" if limited else None
+    for name, default in _SETTINGS.items():
+        asked, known = getattr(args, name), kept.get(name, default)
+        if kept and asked is not None and asked != known:
+            raise UserError(
+                f"{out} holds a generator made with {name.replace('_', ' ')} {known}, not {asked}: use "
                 f"another --out, or leave --{name.replace('_', '-')} out"
             )
-        setattr(args, name, kept.get(name, default) if asked is None else asked)
-    costly = args.budget_uj or args.budget_us
-    if costly and args.array is None:
-        if kept:
-            raise UserError(
-                f"{out} holds a generator that knows sizes only: use another --out for --budget-uj and -us"
-            )
-        args.array = "bit_fusion"
+        setattr(args, name, known if asked is None else asked)
 
 
 def run(args) -> int:
@@ -61,9 +65,10 @@ def run(args) -> int:
     _settle(args, out)
     out.mkdir(parents=True, exist_ok=True)
     start_jax()
-    from diffhw import recipes
+    from diffhw import hardware, recipes
     from diffhw._cli._progress import Progress
 
+    array = None if args.array is None else hardware.load(args.hardware)  # a mistake in it costs no training
     with Progress() as progress:
         told = lambda epoch, epochs, accuracy: progress("training the network", epoch, epochs)
         problem = recipes.bit_problem(
@@ -75,8 +80,8 @@ def run(args) -> int:
             checkpoint=out / f"{args.network}-{args.epochs}-{args.seed}",
             progress=told,
         )
-        if args.array is not None:
-            more = recipes.cost_tables(problem, args.array, args.hardware)
+        if array is not None:
+            more = recipes.cost_tables(problem, args.array, array)
             problem = dataclasses.replace(problem, tables=problem.tables | more)
         metrics = tuple(name for name, _ in _BUDGETS.values() if name in problem.tables)
         for option, (name, unit) in _BUDGETS.items():

@@ -205,6 +205,7 @@ def nest_of(layer: Layer, dataflow: Dataflow, pes) -> Nest:
     tiles, units, sums = {}, {}, {}
     for d in DIMS:
         wishes = [level[d] for level in asked]
+        # most: 41 results of 14 inputs fit one kernel.
         tiles[d], units[d], sums[d] = joined(_one_dimension, most=48)(extents[d], wishes, first, level_units)
 
     def filter_units(d):
@@ -277,8 +278,14 @@ def _axis_input(at: _Class, out: str, taps: str, values, touching, whole):
     )
 
 
+def _alike(nest: Nest):
+    """What is the same for all classes: depthwise; tiles that touch, and whole windows, of p and q."""
+    touching = {d: nest.sums[d].touching for d in ("p", "q")}
+    return nest.depthwise, touching, {"p": nest.rows.whole, "q": nest.cols.whole}
+
+
 def _step_class(at: _Class, values, alike) -> StepClass:
-    """Totals of one class: products over dimensions."""
+    """Totals of one class: products over dimensions. alike: `_alike`."""
     depthwise, touching, whole = alike
     channels = depthwise > 0
     of = {name: {d: at.pick(d, values[d][name]) for d in DIMS} for name in ("size", "units", "steps", "lead")}
@@ -343,8 +350,7 @@ def dataflow_counts(
         {d: {name: (v[level], v[level + 1]) for name, v in values[d].items()} for d in DIMS}
         | {f"slides_{d}": nest.sums[d].slides[level] for d in ("p", "q")}
     )
-    touching = {d: nest.sums[d].touching for d in ("p", "q")}
-    alike = (nest.depthwise, touching, {"p": nest.rows.whole, "q": nest.cols.whole})
+    alike = _alike(nest)
 
     def one_level(at_level, rank, alike, rates):
         """Sums over the seven loops of a level."""
@@ -358,7 +364,8 @@ def dataflow_counts(
     levels = [
         joined(one_level, most=66)(of_level(level), ranks[level], alike, rates) for level in range(LEVELS)
     ]
-    totals, time = jax.tree.map(_sum, (first, 0.0 * levels[0][1]), *levels)
+    totals = jax.tree.map(_sum, first, *[part for part, _ in levels])
+    time = _sum(*[spent for _, spent in levels])
     everything = lambda name: {d: getattr(nest.sums[d], name)[3] for d in DIMS}
     size, units = everything("size"), everything("units")
     tile = {d: nest.tiles[d][2] for d in DIMS}

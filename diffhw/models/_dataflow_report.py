@@ -14,7 +14,15 @@ from jax import Array, lax
 from diffhw.hardware import Accelerator
 from diffhw.mappings import DIMS, LEVELS, Dataflow, Precision
 from diffhw.models._dataflow_buffers import local_buffers, shared_levels
-from diffhw.models._dataflow_counts import _by_level, _Class, _step_class, dataflow_counts, nest_of, one_dtype
+from diffhw.models._dataflow_counts import (
+    _alike,
+    _by_level,
+    _Class,
+    _step_class,
+    dataflow_counts,
+    nest_of,
+    one_dtype,
+)
 from diffhw.models._dataflow_memory import dram_traffic
 from diffhw.numerics import ceil_div, maximum, reciprocal
 from diffhw.workloads import Layer
@@ -85,8 +93,8 @@ def dataflow_requirements(
         out = (part.moves - part.returns) * o_byte + part.returns * psum_byte
         return into + out, part.compute * per_mac
 
-    # One body for the three levels, as in `dataflow_counts`.
-    values = _by_level(nest)
+    # One body for the three levels.
+    alike, values = _alike(nest), _by_level(nest)
     at = [
         {d: {name: (v[level], v[level + 1]) for name, v in values[d].items()} for d in DIMS}
         | {f"slides_{d}": nest.sums[d].slides[level] for d in ("p", "q")}
@@ -98,7 +106,7 @@ def dataflow_requirements(
         pairs, rank = level
         peak, moved, cycles = so_far
         for d in DIMS:
-            part = _step_class(_Class(d, {other: rank[other] < rank[d] for other in DIMS}), pairs, nest)
+            part = _step_class(_Class(d, {other: rank[other] < rank[d] for other in DIMS}), pairs, alike)
             transferred, busy = wanted(part)
             rate = jnp.where(busy > 0, transferred * reciprocal(jnp.where(busy > 0, busy, 1.0)), 0.0)
             peak, moved, cycles = maximum(peak, rate), moved + transferred, cycles + busy

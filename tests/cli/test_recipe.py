@@ -75,7 +75,10 @@ def test_energy_and_latency_are_budgets_too(quick, tmp_path, capsys):
     assert main(["recipe", "aqgan", "--accuracy", "0.5", *sizes]) == 0
     capsys.readouterr()
     assert main(["recipe", "aqgan", "--budget-uj", "1", *sizes]) == 2
-    assert "holds a generator that knows sizes only: use another --out" in capsys.readouterr().err
+    assert (
+        "holds a generator that knows sizes only: for energy and latency use another --out"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -84,6 +87,8 @@ def test_energy_and_latency_are_budgets_too(quick, tmp_path, capsys):
         (["--budget-kb", "0.1"], "takes 0.747 kB at the least"),
         (["--accuracy", "1.2"], "--accuracy: must be from 0 to 1"),
         (["--kind", "gan"], "must be one of autoregressive, adversarial"),
+        (["--hardware", "edge"], "--hardware is of energy and latency: give --array"),
+        (["--array", "fixed", "--hardware", "egde"], "egde"),
     ],
 )
 def test_mistakes(quick, tmp_path, capsys, words, told):
