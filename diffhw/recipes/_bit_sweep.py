@@ -3,8 +3,9 @@
 A layer at few bits keeps a share of the accuracy above chance. The shares of several layers are taken to
 multiply (ours; that sensitivities of layers add is what HAWQ-like methods assume, of a loss), so the
 logarithm of what is kept adds up over layers, as sizes do, and the best prediction within each budget is a
-merge of fronts, exact for any number of layers. Measured on the enumerated network (docs/performance.md,
-"Bit widths by AQGAN"); layers that make up for each other, or fail only together, are not seen.
+merge of fronts, exact up to 20,000 points and thinned beyond. Measured on the enumerated network
+(docs/performance.md, "Bit widths by AQGAN"); layers that make up for each other, or fail only together, are
+not seen.
 """
 
 from dataclasses import dataclass
@@ -81,6 +82,7 @@ def sweep_layers(problem: BitProblem, *, progress=None) -> LayerSweep:
     """Evaluates every width of every layer with all others at the widest.
 
     problem: `BitProblem`.  progress: called with (done, count, best accuracy so far).
+    Raises ValueError for a network that is no better than chance at its widest.
     """
     sizes = np.asarray(problem.sizes)
     widest = sizes - 1
@@ -94,6 +96,9 @@ def sweep_layers(problem: BitProblem, *, progress=None) -> LayerSweep:
             where.append((layer, width))
     accuracy = problem.evaluate(np.array(rows), progress=progress)
     chance = 1.0 / problem.selection.classes
+    if accuracy[0] <= chance:
+        said = f"{problem.network} at its widest is right on {accuracy[0]:.1%}"
+        raise ValueError(f"{said}, no better than chance: train it first")
     kept = np.clip((accuracy[1:] - chance) / max(accuracy[0] - chance, _KEPT), _KEPT, None)
     lost = np.full((len(sizes), sizes.max()), np.inf)
     lost[np.arange(len(sizes)), widest] = 0.0

@@ -86,3 +86,7 @@ def test_mistakes_of_a_sweep():
         swept.suite([1e6], "grams")
     with pytest.raises(ValueError, match=r"the smallest design takes .* got a budget of 1"):
         swept.suite([1.0, 1e6])
+    lost = toy_problem()
+    object.__setattr__(lost, "_run", lambda indices, data, progress: np.full(len(indices), 0.1))
+    with pytest.raises(ValueError, match="no better than chance: train it first"):
+        recipes.sweep_layers(lost)
