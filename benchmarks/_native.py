@@ -141,12 +141,14 @@ def differences(ours, theirs: np.ndarray, names) -> dict[str, float]:
 def measure(
     native: Native, programs: dict, rounds: int, calls: int, blocks: tuple, names, kind: str = ""
 ) -> list[dict]:
-    """Times every program once a round, in turn; rows for the result file. The form "value" is compared
-    with C; costs are in evaluations of the fastest form whose name begins like that.
+    """Times every program once a round, in turn; rows for the result file.
+
+    Forms whose name begins with "value" are compared with C; costs are in evaluations of the fastest of them.
     """
     batch = next(iter(programs.values())).batch
     blocks = sorted({min(block, batch) for block in (*blocks, batch)}) if native.program else []
-    of = lambda form: max(1, calls // 8) if "gradient" in form else calls
+    # Enough of them to keep all cores busy with kernels of several results.
+    of = lambda form: max(2 * (os.cpu_count() or 1), calls // 8) if "gradient" in form else calls
     for program in programs.values():
         program()
         program.seconds.clear(), program.cpu_seconds.clear()
@@ -158,9 +160,11 @@ def measure(
         for block in blocks:
             theirs = native.run(block, calls)
     worst = {}
-    if theirs is not None and "value" in programs:
-        worst = differences(programs["value"].compiled(*programs["value"].columns), theirs, names)
-        print(f"{kind} {batch}: largest relative differences {worst}", flush=True)
+    for form, program in programs.items():
+        if theirs is not None and form.startswith("value"):
+            found = differences(program.compiled(*program.columns), theirs, names)
+            worst = {name: max(worst.get(name, 0.0), off) for name, off in found.items()}
+            print(f"{kind} {batch}, {form}: largest relative differences {found}", flush=True)
     rows = []
     for form, program in programs.items():
         row = {"kind": kind, **program.row(form), "largest_relative_difference": worst}
