@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.core import eval_jaxpr
+from jax.core import Tracer, eval_jaxpr
 from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
@@ -171,12 +171,12 @@ def joined(function: Callable, most: int = MOST, apart: int = 0) -> Callable:
         kernels that share parts but not ``apart`` are not merged (0 to 2; slopes are apart from values).
 
     The same values up to contractions (fused multiply-adds) that the compiler chooses per kernel. All
-    derivatives that ``function`` has; the first in either mode are joined likewise. Which backend counts is
-    `jax.default_backend` when it is traced. Raises what ``function`` raises, ValueError for most < 1 and
-    TypeError for complex results.
+    derivatives that ``function`` has; the first in either mode are joined likewise. Outside of `jax.jit` and
+    other transforms it is ``function``. Which backend counts is `jax.default_backend` when it is traced.
+    Raises what ``function`` raises, ValueError for most < 1 and TypeError for complex results.
 
     >>> import jax
-    >>> both = joined(lambda x: (jax.numpy.exp(x), 2 * jax.numpy.exp(x)))
+    >>> both = jax.jit(joined(lambda x: (jax.numpy.exp(x), 2 * jax.numpy.exp(x))))
     >>> [float(part) for part in both(0.0)]
     [1.0, 2.0]
     """
@@ -185,9 +185,9 @@ def joined(function: Callable, most: int = MOST, apart: int = 0) -> Callable:
 
     @functools.wraps(function)
     def run(*args, **kwargs):
-        if jax.default_backend() != "cpu":
-            return function(*args, **kwargs)
         leaves, structure = jax.tree.flatten((args, kwargs))
+        if jax.default_backend() != "cpu" or not any(isinstance(x, Tracer) for x in leaves):
+            return function(*args, **kwargs)  # operation by operation there is nothing to join
         leaves = [jnp.asarray(x) for x in leaves]
         found: dict = {}
 
