@@ -192,7 +192,7 @@ def _plan(walk: _Walk, capacity):
     return pick, held
 
 
-def _traffic(walk: _Walk, capacity, place, pin) -> DramTraffic:
+def _traffic(walk: _Walk, capacity, slopes, place, pin) -> DramTraffic:
     """A plan, differentiably."""
     need = _room(walk.cut(float(len(DIMS)))[1])
     pinned = {t: pin == number for number, t in enumerate(_TENSORS, 1)}
@@ -200,7 +200,6 @@ def _traffic(walk: _Walk, capacity, place, pin) -> DramTraffic:
     moved, room = walk.cut(place)
     best = {t: jnp.where(pinned[t], whole[t], moved[t]) for t in _TENSORS}
     held = _room({t: jnp.where(pinned[t], whole[t] * walk.stored[t], room[t]) for t in _TENSORS})
-    slopes = _capacity_slopes(walk.cut, _room, capacity)
     best = {t: _leaning(best[t], slopes[t], capacity) for t in _TENSORS}
     returns = (best["o"] - whole["o"]) * walk.stored["o"]
     return DramTraffic(
@@ -234,4 +233,6 @@ def dram_traffic(
     )
     # Which plan is not differentiated; joined, it is chosen once and not in each kernel that asks.
     plan = stop_gradient(joined(_plan)(*stop_gradient((walk, capacity))))
-    return joined(_traffic, apart=1)(walk, capacity, *plan)
+    # Apart, as a loop is not joined; nobody computes it who asks for no slope in the capacity.
+    slopes = _capacity_slopes(walk.cut, _room, capacity)
+    return joined(_traffic, apart=1)(walk, capacity, slopes, *plan)
