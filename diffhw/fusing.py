@@ -86,8 +86,8 @@ def _evaluated(flat: Callable, leaves: Sequence, most: int, apart: int) -> list[
 
 # Slopes of a joined function are joined too, each way: a linear map that brings its own transpose.
 # Inputs: ``count`` places, then what moves. plain: the map, for further derivatives; push: the same joined;
-# back: which results matter -> (push, plain, back) of its transpose, from the places and the cotangents of
-# those (a zero for the others would meet infinite slopes of what nobody asked for).
+# back: which results matter -> (push, plain) of its transpose, from the places and the cotangents of those
+# (a zero for the others would meet infinite slopes of what nobody asked for); None for a transpose itself.
 _slopes = Primitive("joined_slopes")
 _slopes.multiple_results = True
 _slopes.def_impl(lambda *args, push, **_: push(*args))
@@ -109,22 +109,22 @@ def _slopes_batched(args, dims, *, push, plain, back, count):
         axes = lambda x: (*dims[:count], *[0] * (len(x) - count))
         return lambda *x: jax.vmap(function, in_axes=axes(x), axis_size=size)(*x)
 
-    def back_over(live):
-        push, plain, back = _back(live)
-        return over(push), over(plain), back
-
-    _back = back
-    out = _slopes.bind(*args[:count], *moved, push=over(push), plain=over(plain), back=back_over, count=count)
+    both = {"push": over(push), "plain": over(plain)}
+    back_over = back and (lambda live: tuple(map(over, back(live))))
+    out = _slopes.bind(*args[:count], *moved, **both, back=back_over, count=count)
     return out, [0] * len(out)
 
 
-def _slopes_transposed(cotangents, *args, back, count, **_):
+def _slopes_transposed(cotangents, *args, plain, back, count, **_):
     live = tuple(not isinstance(part, ad.Zero) for part in cotangents)
-    along = [part for part, keep in zip(cotangents, live, strict=True) if keep]
-    push, plain, forth = back(live)
-    return [None] * count + _slopes.bind(
-        *args[:count], *along, push=push, plain=plain, back=forth, count=count
-    )
+    along = _chosen(cotangents, live)
+    if back is not None:
+        push, plain = back(live)
+        return [None] * count + _slopes.bind(
+            *args[:count], *along, push=push, plain=plain, back=None, count=count
+        )
+    linear = lambda *moved: _chosen(plain(*args[:count], *moved), live)
+    return [None] * count + list(jax.linear_transpose(linear, *[one.aval for one in args[count:]])(along))
 
 
 def _slopes_moved(primals, tangents, *, plain, **_):
@@ -134,10 +134,6 @@ def _slopes_moved(primals, tangents, *, plain, **_):
 batching.primitive_batchers[_slopes] = _slopes_batched
 ad.primitive_transposes[_slopes] = _slopes_transposed
 ad.primitive_jvps[_slopes] = _slopes_moved
-
-
-def _no_transpose(live):
-    raise NotImplementedError("the transpose of the slopes of a joined function has none of its own")
 
 
 def _names(jaxpr) -> set[str]:
@@ -246,7 +242,7 @@ def _with_slopes(flat: Callable, kinds: list, most: int, apart: int) -> Callable
                 of, here = at(x[:count])
                 return list(jax.vjp(lambda *moved: _chosen(of(*moved), live), *here)[1](list(x[count:])))
 
-            return together(plain), plain, _no_transpose
+            return together(plain), plain
 
         results = value(*primals)
         if not any(smooth) or not moving:

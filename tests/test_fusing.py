@@ -76,6 +76,17 @@ def test_what_does_not_move_with_the_batch():
     close(jax.grad(total(joined(work)))(0.5), jax.grad(total(work))(0.5))
 
 
+def test_a_transpose_can_be_transposed():
+    def forth(f):  # the transpose of the transpose of the slope at (0.3, 0.4)
+        _, back = jax.vjp(loss(f), 0.3, 0.4)
+        return jax.linear_transpose(back, jnp.ones(()))
+
+    for f in (joined(work), work):
+        (along,) = jax.jit(lambda f=f: forth(f)((1.0, 2.0)))()
+        _, expected = jax.jvp(loss(work), (0.3, 0.4), (1.0, 2.0))
+        np.testing.assert_allclose(along, expected, rtol=1e-5)
+
+
 def test_a_result_nobody_uses_lends_no_slope():
     both = joined(lambda x: (2.0 * x, jnp.sqrt(x)))  # the second has an infinite slope at 0
     assert float(jax.grad(lambda x: both(x)[0])(0.0)) == 2.0
