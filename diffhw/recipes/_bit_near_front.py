@@ -75,15 +75,15 @@ def front_suite(fitted: Aqgan, budgets, metric: str = "bytes", seed: int = 0) ->
     """
     problem, found = fitted.problem, []
     cost = problem.cost(metric, fitted.designs)
+    smallest = problem.tables[metric].argmin(axis=1)  # where nothing else is known to fit
     for budget in np.asarray(budgets, float):
         answer = fitted.ask(None, budgets={metric: float(budget)}, evaluate=False, keep=1, seed=seed)
         known = np.where(cost <= budget, fitted.accuracy, -np.inf)
-        best = int(known.argmax())
-        proposed = answer.predicted[0] if answer.feasible else -np.inf
-        smallest = problem.tables[metric].argmin(axis=1)  # where nothing else is known to fit
-        choices = ((known[best], fitted.designs[best]), (proposed, answer.bits[0] - 1))
-        value, design = max(choices, key=lambda choice: choice[0])
-        found.append(design if np.isfinite(value) else smallest)
+        best = known.argmax()
+        choices = [(-np.inf, smallest), (known[best], fitted.designs[best])]
+        if answer.feasible:
+            choices.append((answer.predicted[0], answer.bits[0] - 1))
+        found.append(max(choices, key=lambda choice: choice[0])[1])
     return np.array(found)
 
 

@@ -3,7 +3,7 @@
 A layer at few bits keeps a share of the accuracy above chance. The shares of several layers are taken to
 multiply (ours; that sensitivities of layers add is what HAWQ-like methods assume, of a loss), so the
 logarithm of what is kept adds up over layers, as sizes do, and the best prediction within each budget is a
-merge of fronts, exact up to 20,000 points and thinned beyond. Measured on the enumerated network
+merge of fronts, exact up to 20,000 points and thinned by rank beyond. Measured on the enumerated network
 (docs/performance.md, "Bit widths by AQGAN"); layers that make up for each other, or fail only together, are
 not seen.
 """
@@ -16,7 +16,7 @@ from diffhw.recipes._bit_problem import BitProblem
 
 __all__ = ["LayerSweep", "sweep_layers"]
 
-_MOST = 20_000  # points of a front while layers are merged; more are thinned evenly over cost
+_MOST = 20_000  # points of a front while layers are merged; of more, as many are kept, evenly by rank
 _KEPT = 1e-3  # share of the accuracy above chance below which nothing is told apart
 
 
@@ -47,17 +47,17 @@ class LayerSweep:
 
         Raises ValueError for an unknown metric, or a budget that no design keeps.
         """
-        cost, designs = self._front(metric)
+        designs = self._front(metric)
+        cost = np.maximum.accumulate(self.problem.cost(metric, designs))  # equal ones may round apart
         budgets = np.asarray(budgets, float).reshape(-1)
-        if not (budgets >= cost[0] * (1 - 1e-12)).all():
+        if not (budgets >= cost[0]).all():
             raise ValueError(
                 f"the smallest design takes {cost[0]:g} {metric}, got a budget of {budgets.min():g}"
             )
-        at = np.searchsorted(cost, budgets * (1 + 1e-12), side="right") - 1
-        return designs[at]
+        return designs[np.searchsorted(cost, budgets, side="right") - 1]
 
-    def _front(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
-        """Costs and designs that no other beats by prediction, cheapest first."""
+    def _front(self, metric: str) -> np.ndarray:
+        """Designs that no other beats by cost and prediction, cheapest first."""
         if metric not in self.problem.tables:
             raise ValueError(f"no metric is called {metric!r}: known are {', '.join(self.problem.tables)}")
         table = np.asarray(self.problem.tables[metric], float)
@@ -73,9 +73,9 @@ class LayerSweep:
             first = np.concatenate([[True], least[1:] < least[:-1]])
             kept = order[first]
             if len(kept) > _MOST:
-                kept = kept[np.unique(np.linspace(0, len(kept) - 1, _MOST).round().astype(int))]
+                kept = kept[np.linspace(0, len(kept) - 1, _MOST).round().astype(int)]
             cost, lost, designs = cost[kept], lost[kept], designs[kept]
-        return cost, designs
+        return designs
 
 
 def sweep_layers(problem: BitProblem, *, progress=None) -> LayerSweep:
@@ -84,24 +84,17 @@ def sweep_layers(problem: BitProblem, *, progress=None) -> LayerSweep:
     problem: `BitProblem`.  progress: called with (done, count, best accuracy so far).
     Raises ValueError for a network that is no better than chance at its widest.
     """
-    sizes = np.asarray(problem.sizes)
-    widest = sizes - 1
-    rows = [widest]
-    where = []
-    for layer, size in enumerate(sizes):
-        for width in range(size - 1):
-            one = widest.copy()
-            one[layer] = width
-            rows.append(one)
-            where.append((layer, width))
-    accuracy = problem.evaluate(np.array(rows), progress=progress)
+    widest = np.asarray(problem.sizes) - 1
+    layers, widths = np.nonzero(np.arange(widest.max()) < widest[:, None])
+    rows = np.tile(widest, (1 + len(layers), 1))
+    rows[1 + np.arange(len(layers)), layers] = widths
+    accuracy = problem.evaluate(rows, progress=progress)
     chance = 1.0 / problem.selection.classes
     if accuracy[0] <= chance:
         said = f"{problem.network} at its widest is right on {accuracy[0]:.1%}"
         raise ValueError(f"{said}, no better than chance: train it first")
-    kept = np.clip((accuracy[1:] - chance) / max(accuracy[0] - chance, _KEPT), _KEPT, None)
-    lost = np.full((len(sizes), sizes.max()), np.inf)
-    lost[np.arange(len(sizes)), widest] = 0.0
-    for (layer, width), share in zip(where, kept, strict=True):
-        lost[layer, width] = -np.log(share)
+    kept = np.maximum((accuracy[1:] - chance) / (accuracy[0] - chance), _KEPT)
+    lost = np.full((len(widest), widest.max() + 1), np.inf)
+    lost[np.arange(len(widest)), widest] = 0.0
+    lost[layers, widths] = -np.log(kept)
     return LayerSweep(problem, lost, float(accuracy[0]), len(rows))

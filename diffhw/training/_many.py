@@ -188,10 +188,11 @@ def _right(logits: Array, labels: Array, on: Array) -> Array:
 
 
 def _right_by_class(logits: Array, labels: Array, on: Array) -> Array:
-    """(classes + 1,): images recognised of each class, and the sum of the probabilities of the right one."""
+    """(1 + classes + 1,): `_right`, the same of each class, the sum of the probabilities of the right one."""
     own = jax.nn.one_hot(labels, logits.shape[-1]) * on[:, None]
-    right = (logits.argmax(-1) == labels).astype(logits.dtype)
-    return jnp.append(right @ own, (jax.nn.softmax(logits) * own).sum())
+    by_class = (logits.argmax(-1) == labels).astype(logits.dtype) @ own
+    likely = (jax.nn.softmax(logits) * own).sum()[None]
+    return jnp.concatenate([_right(logits, labels, on), by_class, likely])
 
 
 @functools.cache
@@ -267,14 +268,13 @@ def observe_many(
     arguments are those of `evaluate_many`.
     """
     sums = _sums(_right_by_class, apply, bits, data, chunk, tile, vectorize, devices, progress)
-    sums = sums.astype(np.float64)
-    images = np.maximum(np.bincount(np.asarray(data.y), minlength=sums.shape[1] - 1), 1)
-    accuracy = sums[:, :-1].sum(axis=1) / len(data)
-    return accuracy, np.concatenate([sums[:, :-1] / images, sums[:, -1:] / len(data)], axis=1)
+    right, by_class, likely = np.split(sums.astype(np.float64), [1, -1], axis=1)
+    images = np.maximum(np.bincount(np.asarray(data.y), minlength=by_class.shape[1]), 1)
+    return right[:, 0] / len(data), np.concatenate([by_class / images, likely / len(data)], axis=1)
 
 
 def _sums(measure, apply, bits, data, chunk, tile, vectorize, devices, progress) -> np.ndarray:
-    """(N, K) of `_counter`, checked and in chunks."""
+    """(N, K) of `_counter`, checked and in chunks; the first column of a measure is `_right`."""
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(bits)]
     sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in leaves}
     if len(sizes) != 1 or 0 in sizes:
@@ -303,9 +303,8 @@ def _sums(measure, apply, bits, data, chunk, tile, vectorize, devices, progress)
         at, sums = waiting.pop(0)
         out.append(np.asarray(sums)[: min(chunk, n - at)])
         if progress is not None:
-            # What comes after the recognised images is no count of them.
-            right = max(float(part[:, : max(1, part.shape[1] - 1)].sum(axis=1).max()) for part in out)
-            progress(at + len(out[-1]), n, right / len(data))
+            right = max(part[:, 0].max() for part in out)
+            progress(at + len(out[-1]), n, float(right) / len(data))
 
     for i in range(count):
         rows = np.minimum(np.arange(i * chunk, (i + 1) * chunk), n - 1)

@@ -65,28 +65,3 @@ def test_errors_are_sentences():
         recipes.sample_front(toy_problem(), 10)
     with pytest.raises(ValueError, match="no metric is called 'watts': known are bytes, bops"):
         recipes.sample_front(toy_problem(), 60, metric="watts")
-
-
-def test_one_sweep_of_the_layers_gives_the_front_where_shares_multiply():
-    problem = toy_problem()
-    swept = recipes.sweep_layers(problem)
-    assert swept.evaluations == problem.ledger.evaluations == 1 + 5 * 7
-    np.testing.assert_allclose(swept.predict(EVERY), accuracy(EVERY), atol=1e-9)
-    budgets = np.linspace(0.13, 1.0, 40) * WEIGHTS.sum()
-    suite, cost = swept.suite(budgets), problem.cost("bytes", EVERY)
-    assert problem.ledger.evaluations == 36
-    exact = [accuracy(EVERY)[cost <= budget * (1 + 1e-9)].max() for budget in budgets]
-    np.testing.assert_allclose(accuracy(suite), exact, atol=1e-9)
-    assert (problem.cost("bytes", suite) <= budgets * (1 + 1e-9)).all()
-
-
-def test_mistakes_of_a_sweep():
-    swept = recipes.sweep_layers(toy_problem())
-    with pytest.raises(ValueError, match="no metric is called 'grams': known are"):
-        swept.suite([1e6], "grams")
-    with pytest.raises(ValueError, match=r"the smallest design takes .* got a budget of 1"):
-        swept.suite([1.0, 1e6])
-    lost = toy_problem()
-    object.__setattr__(lost, "_run", lambda indices, data, progress: np.full(len(indices), 0.1))
-    with pytest.raises(ValueError, match="no better than chance: train it first"):
-        recipes.sweep_layers(lost)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from diffhw.training import Data, Splits, evaluate, evaluate_many, load, train, train_many
+from diffhw.training import Data, Splits, evaluate, evaluate_many, load, observe_many, train, train_many
 from diffhw.training._families import Conv, Family, Inverted
 from diffhw.training._networks import ConvNet
 
@@ -177,6 +177,34 @@ def test_evaluate_many_equals_a_loop(data, vectorize):
     want = [((pixel * a < b).astype(int) == data.validation.y).mean() for a, b in rows]
     np.testing.assert_allclose(got, want, atol=1e-6)
     assert seen == [4, 8, 12, 16, 20, 21]
+
+
+@pytest.mark.parametrize("chunk", [4, 8, 256])
+def test_observe_many_equals_a_loop(data, chunk):
+    """Chunks that do not divide 21 rows, tiles that do not divide the images."""
+    images, labels = data.validation.x.reshape(len(data.validation), -1), data.validation.y
+    classes = data.validation.classes
+    rows = np.random.default_rng(1).normal(size=(21, images.shape[1], classes)).astype(np.float32)
+
+    def apply(row, images):
+        return images.reshape(len(images), -1) @ row
+
+    seen = []
+    accuracy, aspects = observe_many(
+        apply, rows, data.validation, chunk=chunk, tile=40, progress=lambda *a: seen.append(a)
+    )
+    logits = images @ rows
+    right = logits.argmax(-1) == labels
+    likely = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    likely = (likely / likely.sum(axis=-1, keepdims=True))[:, np.arange(len(labels)), labels]
+    by_class = [right[:, labels == c].mean(axis=1) for c in range(classes)]
+    np.testing.assert_allclose(accuracy, right.mean(axis=1), atol=1e-12)
+    np.testing.assert_allclose(aspects, np.column_stack([*by_class, likely.mean(axis=1)]), atol=1e-5)
+    done = [*range(chunk, 21, chunk), 21]
+    assert [one[:2] for one in seen] == [(n, 21) for n in done]
+    np.testing.assert_allclose([one[2] for one in seen], [accuracy[:n].max() for n in done])
+    plain = evaluate_many(apply, rows, data.validation, chunk=chunk, tile=40)
+    np.testing.assert_allclose(accuracy, plain, atol=1e-7)
 
 
 @pytest.mark.slow
