@@ -169,15 +169,20 @@ def joined(function: Callable, most: int = MOST, apart: int = 0) -> Callable:
     The same values up to contractions (fused multiply-adds) that the compiler chooses per kernel. All
     derivatives that ``function`` has; the first in either mode are joined likewise. Outside of `jax.jit` and
     other transforms it is ``function``. Which backend counts is `jax.default_backend` when it is traced.
-    Raises what ``function`` raises, ValueError for most < 1 and TypeError for complex results.
+    Raises what ``function`` raises, TypeError for no function or complex results, and ValueError for a
+    ``most`` that is no integer >= 1 or an ``apart`` that is not 0, 1 or 2.
 
     >>> import jax
     >>> both = jax.jit(joined(lambda x: (jax.numpy.exp(x), 2 * jax.numpy.exp(x))))
     >>> [float(part) for part in both(0.0)]
     [1.0, 2.0]
     """
-    if most < 1:
-        raise ValueError(f"most must be at least 1 result a kernel, got {most}")
+    if not callable(function):
+        raise TypeError(f"joined takes a function, got {function!r}")
+    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+        raise ValueError(f"most must be an integer >= 1 (results a kernel), got {most!r}")
+    if isinstance(apart, bool) or not isinstance(apart, int) or apart not in (0, 1, 2):
+        raise ValueError(f"apart must be 0, 1 or 2, got {apart!r}")
 
     @functools.wraps(function)
     def run(*args, **kwargs):

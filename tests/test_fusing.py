@@ -119,8 +119,23 @@ def test_types_are_kept_apart_and_only_floats_have_slopes():
     assert float(jax.jit(joined(lambda x, *, by: {"a": x * by, "b": x}))(2.0, by=3.0)["a"]) == 6.0
     with pytest.raises(TypeError, match="complex results cannot be joined"):
         jax.jit(joined(lambda x: (x, x * 1j)))(1.0)
-    with pytest.raises(ValueError, match="most must be at least 1 result a kernel, got 0"):
-        joined(work, most=0)
+
+
+@pytest.mark.parametrize("most", [0, 2.5, float("nan"), True, "3"])
+def test_kernels_of_no_whole_number_of_results(most):
+    with pytest.raises(ValueError, match=rf"most must be an integer >= 1 \(.*\), got {most!r}"):
+        joined(work, most)
+
+
+@pytest.mark.parametrize("apart", [-1, 3, 1.0, float("nan"), True])
+def test_apart_is_0_1_or_2(apart):
+    with pytest.raises(ValueError, match=f"apart must be 0, 1 or 2, got {apart!r}"):
+        joined(work, apart=apart)
+
+
+def test_only_functions_are_joined():
+    with pytest.raises(TypeError, match="joined takes a function, got 3"):
+        joined(3)
 
 
 def test_under_shard_map():
