@@ -311,10 +311,16 @@ def cell(network: str, seed: int, evaluations: int, targets: int, epochs: int) -
     }
 
 
-def _both(wishes, parts, tight: str) -> float:
-    """Mean share of different designs that meet both, over the wishes of one tightness."""
-    rows = [part["different"] for wish, part in zip(wishes, parts, strict=True) if wish["tight"] == tight]
-    return float(np.mean(rows)) / SAMPLES
+def _both(joint: list[dict], name: str, tight: str) -> float | None:
+    """Mean share of different designs that meet both, over the wishes of one tightness, if there are any."""
+    rows = [row["methods"][name]["different"] for row in joint if row["tight"] == tight]
+    return float(np.mean(rows)) / SAMPLES if rows else None
+
+
+def mean(values) -> str:
+    """Of those there are."""
+    values = [value for value in values if value is not None]
+    return f"{np.mean(values):.2f}" if values else "-"
 
 
 def pair(values) -> str:
@@ -339,14 +345,11 @@ def summary(cells: dict) -> None:
             ]
             least = min(row["distinct"] for part in parts for row in part)
             rows.append([who, name, *figures, f"{least:.3f}"])
-        for name in mine[0]["joint"][0]["methods"]:
-            parts = [[row["methods"][name] for row in one["joint"]] for one in mine]
-            shares = [
-                np.mean([_both(one["joint"], part, tight) for one, part in zip(mine, parts, strict=True)])
-                for tight in BUDGETS
-            ]
-            within = min(one["within"] for part in parts for one in part)
-            joint.append([who, name, f"{within:.3f}", *(f"{share:.2f}" for share in shares)])
+        wishes = [row for one in mine for row in one["joint"]]
+        for name in wishes[0]["methods"] if wishes else ():
+            shares = [mean(_both(one["joint"], name, tight) for one in mine) for tight in BUDGETS]
+            within = min(row["methods"][name]["within"] for row in wishes)
+            joint.append([who, name, f"{within:.3f}", *shares])
     _common.table(
         "|accuracy - target| in points: mean over seeds (worst seed) / worst target of any seed",
         ["", "", "all 64", "8 kept", "8 found", "8 found, on test", "least distinct"],
@@ -373,7 +376,7 @@ def show(cells: dict) -> None:
                 [who, name, f"{one['range'][0]:.2f}-{one['range'][1]:.3f}"]
                 + [pair(got(key)) for key in ("all", "kept", "found")]
                 + [f"{np.mean(got('distinct')):.3f}", f"{np.mean(got('apart')):.2f}"]
-                + [f"{one['apart_training_set']:.2f}", f"{1e3 * alone['seconds_per_wish'][name]:.0f}"]
+                + [mean([one["apart_training_set"]]), f"{1e3 * alone['seconds_per_wish'][name]:.0f}"]
             )
         gap = [row["test_gap"] for row in alone["raw"]]
         seen.append(
@@ -392,9 +395,9 @@ def show(cells: dict) -> None:
         for name in one["joint"][0]["methods"] if one["joint"] else ():
             parts = [row["methods"][name] for row in one["joint"]]
             within = f"{np.mean([part['within'] for part in parts]):.3f}"
-            both = lambda tight, parts=parts, one=one: f"{_both(one['joint'], parts, tight):.2f}"
+            both = [mean([_both(one["joint"], name, tight)]) for tight in BUDGETS]
             found = pair([part["found"] for part in parts])
-            joint.append([who, name, len(parts), within, *map(both, BUDGETS), found])
+            joint.append([who, name, len(parts), within, *both, found])
     apart = ("apart", "apart in data")
     _common.table(
         "|accuracy - target| in points, mean over targets / worst target",

@@ -20,7 +20,7 @@ import optax
 
 from benchmarks import _common
 from benchmarks._dataflows import base
-from diffhw import numerics, workloads
+from diffhw import workloads
 from diffhw.mappings import DIMS, fit, style
 from diffhw.models import dataflow
 from diffhw.spaces import Integer, Space
@@ -63,8 +63,7 @@ def compare(layer, space, hw, starts: int, steps: int, seed: int = 0):
 
     def objective(mapping):
         cost = dataflow.layer(layer, hw, mapping)
-        value = numerics.log(cost.cycles) + numerics.log(cost.energy_pj)
-        return value + 5 * jnp.log1p(cost.violation)
+        return _common.log_edp(cost) + 5 * jnp.log1p(cost.violation)
 
     key = jax.random.key(seed)
     params = jax.vmap(space.init)(jax.random.split(key, starts))

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks._common import table, write
+from benchmarks._common import log_edp, table, write
 from diffhw import hardware, workloads
 from diffhw.mappings import LOOPS, ORDERS, LoopLevel, LoopNest, loop_order
 from diffhw.models import loopnest
@@ -96,8 +96,7 @@ def main() -> None:
         return cost.energy_pj, cost.cycles, cost.violation
 
     def loss(nest, layer):
-        cost = loopnest.layer(layer, chip, nest)
-        return jnp.log(cost.energy_pj) + jnp.log(cost.cycles)
+        return log_edp(loopnest.layer(layer, chip, nest))
 
     forward = jax.jit(jax.vmap(value))
     backward = jax.jit(jax.vmap(lambda layer, nest: jax.value_and_grad(loss)(nest, layer)))

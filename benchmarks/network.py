@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import _common, _pairs
-from diffhw import numerics, workloads
+from diffhw import workloads
 from diffhw.models import systolic
 
 QUICK = ["--rounds", "5"]
@@ -40,7 +40,7 @@ def main(arguments=None) -> None:
             hard = mapping == "one-hot"
             weights = x["weights"] if hard else mapping
             cost = systolic(network, _pairs.design(hw, x), weights, layer_loop=loop, one_hot=hard)
-            return numerics.log(cost.energy_pj) + numerics.log(cost.cycles)
+            return _common.log_edp(cost)
 
         for name, function in (("value", log_edp), ("gradient", jax.value_and_grad(log_edp))):
             start = time.perf_counter()

@@ -46,8 +46,8 @@ import json, sys; print(json.dumps({"seconds": seconds, "jax": "jax" in sys.modu
 COMPILE = """
 import json, sys, time
 import jax, jax.numpy as jnp
-from benchmarks import _pairs
-from diffhw import models, numerics, workloads
+from benchmarks import _common, _pairs
+from diffhw import models, workloads
 network = workloads.load("mobilenet_v2").merged()
 hw, mapping, loop, batch = _pairs.base(), sys.argv[1], sys.argv[2], int(sys.argv[3])
 start = {"rows": 16.0, "cols": 16.0, "weight_bytes": 65536.0, "input_bytes": 65536.0, "output_bytes": 65536.0,
@@ -56,7 +56,7 @@ start = {name: jnp.asarray(value, jnp.float32) for name, value in start.items()}
 def log_edp(x):
     weights, design = mapping if mapping in ("os", "ws", "is") else x["weights"], _pairs.design(hw, x)
     cost = models.systolic(network, design, weights, layer_loop=loop, one_hot=mapping == "one-hot")
-    return numerics.log(cost.energy_pj) + numerics.log(cost.cycles)
+    return _common.log_edp(cost)
 jax.block_until_ready(jax.jit(lambda x: x + 1)(1.0))  # the backend is up
 function = jax.value_and_grad(log_edp)
 if batch > 1:
