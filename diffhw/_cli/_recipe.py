@@ -1,9 +1,11 @@
 """``diffhw recipe aqgan``: bit widths per layer for a wished accuracy and budget."""
 
 import dataclasses
+import hashlib
 import json
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from diffhw._cli._errors import UserError
 from diffhw._cli._runtime import emit, start_jax
@@ -24,18 +26,37 @@ _SETTINGS = {
 }
 """What decides the generator, with the defaults. array None: sizes only, no energy and latency."""
 
-_BUDGETS = {"budget_kb": ("bytes", 1e3), "budget_uj": ("energy_pj", 1e6), "budget_us": ("latency_s", 1e-6)}
-"""Option -> (metric, how much of it a unit is)."""
+
+class _Budget(NamedTuple):
+    """What can be limited. scale: how much of the metric a unit is."""
+
+    option: str
+    metric: str
+    title: str
+    unit: str
+    scale: float
 
 
-def _settle(args, out: Path) -> None:
-    """Fill in what was not given: from the generator that is kept in the folder, else the defaults."""
+_BUDGETS = (
+    _Budget("budget_kb", "bytes", "size", "kB", 1e3),
+    _Budget("budget_uj", "energy_pj", "energy", "uJ", 1e6),
+    _Budget("budget_us", "latency_s", "latency", "us", 1e-6),
+)
+
+
+def _settle(args, out: Path) -> dict:
+    """Fill in what was not given: from the generator that is kept in the folder, else the defaults.
+
+    Returns the settings of that generator, or {}.
+    """
     kept = {}
-    if (out / "settings.json").exists():
+    if (out / "aqgan.json").exists():  # written last: without it there is no generator yet
         try:
             kept = json.loads((out / "settings.json").read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{out / 'settings.json'} is damaged ({error}); use another --out") from None
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{out / 'settings.json'} is missing or damaged ({error}); use another --out"
+            ) from None
     limited = args.budget_uj or args.budget_us
     if kept and kept.get("array") is None and (limited or args.array or args.hardware):
         raise UserError(
@@ -55,6 +76,17 @@ def _settle(args, out: Path) -> None:
                 f"another --out, or leave --{name.replace('_', '-')} out"
             )
         setattr(args, name, known if asked is None else asked)
+    if args.array is None:
+        args.hardware = None
+    return kept
+
+
+def _digest(array) -> str:
+    """Of all numbers of an accelerator, to five digits: those computed may differ by a rounding elsewhere."""
+    from diffhw.hardware import to_dict
+
+    numbers = json.loads(json.dumps(to_dict(array)), parse_float=lambda text: f"{float(text):.5g}")
+    return hashlib.sha256(json.dumps(numbers).encode()).hexdigest()[:12]
 
 
 def run(args) -> int:
@@ -62,13 +94,19 @@ def run(args) -> int:
     out = Path(args.out)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: --out needs a folder")
-    _settle(args, out)
+    kept = _settle(args, out)
     out.mkdir(parents=True, exist_ok=True)
     start_jax()
     from diffhw import hardware, recipes
     from diffhw._cli._progress import Progress
 
     array = None if args.array is None else hardware.load(args.hardware)  # a mistake in it costs no training
+    digest = None if array is None else _digest(array)
+    if kept.get("hardware_digest", digest) != digest:
+        raise UserError(
+            f"hardware {args.hardware} has other numbers than the generator in {out} was made with: use "
+            "another --out, or give it its old numbers back"
+        )
     with Progress() as progress:
         told = lambda epoch, epochs, accuracy: progress("training the network", epoch, epochs)
         problem = recipes.bit_problem(
@@ -83,14 +121,16 @@ def run(args) -> int:
         if array is not None:
             more = recipes.cost_tables(problem, args.array, array)
             problem = dataclasses.replace(problem, tables=problem.tables | more)
-        metrics = tuple(name for name, _ in _BUDGETS.values() if name in problem.tables)
-        for option, (name, unit) in _BUDGETS.items():
-            asked, word = getattr(args, option), option.replace("_", "-")
-            least = problem.tables[name].min(axis=1).sum() / unit if asked else 0.0
-            if asked and asked < least:
-                ending = {"bytes": "kB", "energy_pj": "uJ", "latency_s": "us"}[name]
-                takes = f"{args.network} takes {least:.4g} {ending} at the least"
-                raise UserError(f"--{word} {asked:g} is out of reach: {takes}")
+        wished = {}
+        for one in _BUDGETS:
+            if asked := getattr(args, one.option):
+                wished[one.metric] = asked * one.scale
+                least = problem.tables[one.metric].min(axis=1).sum()
+                if wished[one.metric] < least:
+                    raise UserError(
+                        f"--{one.option.replace('_', '-')} {asked:g} is out of reach: {args.network} takes "
+                        f"{least / one.scale:.4g} {one.unit} at the least"
+                    )
         if (out / "aqgan.json").exists():
             suite = recipes.load_aqgan(out, problem)
         else:
@@ -98,17 +138,16 @@ def run(args) -> int:
                 problem,
                 evaluations=args.evaluations,
                 kind=args.kind,
-                budgets=metrics,
+                budgets=tuple(one.metric for one in _BUDGETS if one.metric in problem.tables),
                 seed=args.seed,
                 resume=out / "fit.npz",
                 progress=progress,
             )
-            suite.save(out)
-            settings = {name: getattr(args, name) for name in _SETTINGS}
+            settings = {name: getattr(args, name) for name in _SETTINGS} | {"hardware_digest": digest}
             (out / "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+            suite.save(out)
             (out / "fit.npz").unlink(missing_ok=True)
-    budgets = {name: getattr(args, o) * unit for o, (name, unit) in _BUDGETS.items() if getattr(args, o)}
-    answer = suite.ask(args.accuracy, budgets=budgets or None, keep=args.keep, seed=args.seed)
+    answer = suite.ask(args.accuracy, budgets=wished or None, keep=args.keep, seed=args.seed)
     document = _document(args, suite, answer)
     (out / "answer.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     if args.json:
@@ -137,9 +176,9 @@ def _document(args, suite, answer) -> dict:
                 "test_accuracy": float(test),
                 "predicted": float(predicted),
                 **{
-                    name: float(answer.costs[name][i])
-                    for name, _ in _BUDGETS.values()
-                    if name in answer.costs
+                    one.metric: float(answer.costs[one.metric][i])
+                    for one in _BUDGETS
+                    if one.metric in answer.costs
                 },
             }
             for i, (bits, accuracy, test, predicted) in enumerate(
@@ -172,11 +211,10 @@ def _print(args, suite, answer, out: Path) -> None:
         ("accuracy (%)", [f"{100 * row['accuracy']:.1f}" for row in rows]),
         ("test (%)", [f"{100 * row['test_accuracy']:.1f}" for row in rows]),
         ("predicted (%)", [f"{100 * row['predicted']:.1f}" for row in rows]),
-        ("size (kB)", [f"{row['bytes'] / 1e3:.4g}" for row in rows]),
         *(
-            (title, [f"{row[name] / unit:.4g}" for row in rows])
-            for title, name, unit in (("energy (uJ)", "energy_pj", 1e6), ("latency (us)", "latency_s", 1e-6))
-            if name in rows[0]
+            (f"{one.title} ({one.unit})", [f"{row[one.metric] / one.scale:.4g}" for row in rows])
+            for one in _BUDGETS
+            if one.metric in rows[0]
         ),
         ("bits per layer", [" ".join(map(str, row["bits"])) for row in rows]),
     ]

@@ -1,5 +1,6 @@
 """``diffhw recipe aqgan`` on a problem whose accuracy is a formula."""
 
+import dataclasses
 import functools
 import json
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from analytic_bits import accuracy, toy_problem
 
-from diffhw import recipes
+from diffhw import hardware, recipes
 from diffhw.cli import main
 
 
@@ -57,8 +58,10 @@ def test_asks_and_asks_again(quick, tmp_path, capsys):
 
 
 def test_energy_and_latency_are_budgets_too(quick, tmp_path, capsys):
-    out = ["--out", str(tmp_path / "kept")]
-    wish = ["recipe", "aqgan", "--array", "bit_serial", "--json", *out]
+    out, chip = ["--out", str(tmp_path / "kept")], tmp_path / "chip.yaml"
+    edge = hardware.load("edge")
+    hardware.write_yaml(edge, chip)
+    wish = ["recipe", "aqgan", "--array", "bit_serial", "--hardware", str(chip), "--json", *out]
     assert main([*wish, "--accuracy", "0.5"]) == 0
     row = json.loads(capsys.readouterr().out)["configurations"][0]
     energy, latency = 0.8 * row["energy_pj"] / 1e6, 0.9 * row["latency_s"] / 1e-6
@@ -70,15 +73,40 @@ def test_energy_and_latency_are_budgets_too(quick, tmp_path, capsys):
         assert row["energy_pj"] <= energy * 1e6 and row["latency_s"] <= latency * 1e-6
     assert main(["recipe", "aqgan", "--budget-us", "1e-9", *out]) == 2
     assert "--budget-us 1e-09 is out of reach: mobilenet_v2_small takes" in capsys.readouterr().err
+    # A comment in the file changes nothing; another number makes it another hardware.
+    chip.write_text("# ours\n" + chip.read_text())
+    assert main(again) == 0
+    hardware.write_yaml(dataclasses.replace(edge, freq_hz=edge.freq_hz * 1.01), chip)
+    capsys.readouterr()
+    assert main(again) == 2
+    assert "has other numbers than the generator in" in capsys.readouterr().err
     # A generator of sizes only does not learn more afterwards.
     sizes = ["--out", str(tmp_path / "sizes")]
     assert main(["recipe", "aqgan", "--accuracy", "0.5", *sizes]) == 0
+    settings = json.loads((tmp_path / "sizes" / "settings.json").read_text())
+    assert settings["array"] is settings["hardware"] is settings["hardware_digest"] is None
     capsys.readouterr()
     assert main(["recipe", "aqgan", "--budget-uj", "1", *sizes]) == 2
     assert (
         "holds a generator that knows sizes only: for energy and latency use another --out"
         in capsys.readouterr().err
     )
+
+
+def test_no_generator_is_kept_without_its_settings(quick, tmp_path, capsys, monkeypatch):
+    class Killed:
+        def save(self, folder):
+            assert (folder / "settings.json").exists()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(recipes, "aqgan", lambda *words, **options: Killed())
+    wish = ["recipe", "aqgan", "--out", str(tmp_path)]
+    for seed in "12":  # settings alone hold no generator, so others are not refused
+        assert main([*wish, "--seed", seed]) == 130
+    (tmp_path / "aqgan.json").touch()
+    (tmp_path / "settings.json").unlink()
+    assert main(wish) == 2
+    assert "settings.json is missing or damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -88,7 +116,7 @@ def test_energy_and_latency_are_budgets_too(quick, tmp_path, capsys):
         (["--accuracy", "1.2"], "--accuracy: must be from 0 to 1"),
         (["--kind", "gan"], "must be one of autoregressive, adversarial"),
         (["--hardware", "edge"], "--hardware is of energy and latency: give --array"),
-        (["--array", "fixed", "--hardware", "egde"], "egde"),
+        (["--array", "fixed", "--hardware", "egde"], "unknown hardware 'egde'; did you mean 'edge'?"),
     ],
 )
 def test_mistakes(quick, tmp_path, capsys, words, told):
