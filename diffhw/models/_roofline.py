@@ -24,7 +24,7 @@ def touched(out, taps, stride, dilation, pad, size):
     one. With both above 1 that depends on common factors, which would cost more than the rest of a
     roofline; there it is the least that two such progressions can reach, out + taps - 1, as equal ones do.
     All rows in the padding before and beyond the input's end are taken off. So it is exact where the
-    windows leave no row out, and never too high; a row at least is read.
+    windows leave no row out, and never too high, but for one row where all are padding.
     """
     apart = out * taps - maximum(out - dilation, 0.0) * maximum(taps - stride, 0.0)
     every = jnp.where(minimum(stride, dilation) > 1, out + taps - 1, apart)
