@@ -279,10 +279,11 @@ def test_batched_is_looped():
     stack = lambda items: jax.tree.map(lambda *leaves: jnp.asarray(leaves, jnp.float32), *items)
     tiles, ranks = stack([row[0] for row in rows]), stack([row[1] for row in rows])
     one = lambda tile, rank: locality(layer, tile, rank, block=4).data_movement
+    alone = jax.jit(jax.value_and_grad(one))  # outside of the loop, or each row traces it anew
     batched = jax.jit(jax.vmap(jax.value_and_grad(one), in_axes=(0, 0)))(tiles, ranks)
     for i in range(6):
         pick = lambda tree, i=i: jax.tree.map(lambda leaf: leaf[i], tree)
-        value, slope = jax.jit(jax.value_and_grad(one))(pick(tiles), pick(ranks))
+        value, slope = alone(pick(tiles), pick(ranks))
         assert float(value) == float(batched[0][i])
         for d in TILE_LOOPS:
             assert float(slope[d]) == pytest.approx(float(batched[1][d][i]), rel=1e-4, abs=1e-3)

@@ -39,11 +39,12 @@ def surrogate():
     )
 
 
+FIT = dict(pool=12_000, steps=500, polish=260, hidden=48)
+
+
 @pytest.fixture(scope="module")
 def fitted(surrogate):
-    return search.generator(
-        surrogate, CONDITIONS, jax.random.key(1), pool=12_000, steps=500, polish=250, hidden=48
-    )
+    return search.generator(surrogate, CONDITIONS, jax.random.key(1), **FIT)
 
 
 def test_surrogate_predicts_designs_it_has_not_seen(surrogate):
@@ -62,11 +63,12 @@ def test_surrogate_is_exact_between_one_hot_and_soft_weights(surrogate):
 
 def test_density_sums_to_one_and_looks_back_only():
     sizes = (3, 2, 4)
-    params = initial(jax.random.key(0), sizes, 1, 8)
-    params = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
+    params = jax.jit(lambda key: initial(key, sizes, 1, 8))(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), params)
     every = np.stack([g.ravel() for g in np.meshgrid(*map(np.arange, sizes), indexing="ij")], axis=1)
     features = jnp.tile(condition_features(jnp.array([0.3]), jnp.ones(1))[None], (len(every), 1))
-    logs = _log_probabilities(params, sizes, jnp.asarray(every), features)
+    logs = np.asarray(jax.jit(lambda *x: _log_probabilities(x[0], sizes, *x[1:]))(params, every, features))
     np.testing.assert_allclose(np.exp(logs.sum(axis=1)).sum(), 1.0, rtol=1e-5)
     first = logs[:, 0].reshape(sizes)
     np.testing.assert_allclose(first, np.broadcast_to(first[:, :1, :1], sizes), rtol=1e-6)
@@ -133,16 +135,20 @@ class _Stop(Exception):
 
 
 @pytest.mark.parametrize("kind", ["autoregressive", "adversarial"])
-def test_a_stopped_fit_goes_on_to_the_same_end(surrogate, tmp_path, kind):
-    options = dict(kind=kind, pool=600, steps=300, polish=260, hidden=8)
+def test_a_stopped_fit_goes_on_to_the_same_end(surrogate, request, tmp_path, kind):
+    # The autoregressive fit is that of the fixture, so that its programs are compiled once.
+    options = dict(kind=kind, **(FIT if kind == "autoregressive" else dict(pool=600, steps=300, hidden=8)))
 
     def stop(phase, done, total):
         # In the middle of the first phase, or (autoregressive) of the second.
         if "generator" in phase and done < total and (phase.startswith("pol") or kind == "adversarial"):
             raise _Stop
 
-    key = jax.random.key(3)
-    whole = search.generator(surrogate, CONDITIONS, key, **options)
+    key = jax.random.key(1)
+    if kind == "autoregressive":
+        whole = request.getfixturevalue("fitted")
+    else:
+        whole = search.generator(surrogate, CONDITIONS, key, **options)
     with pytest.raises(_Stop):
         search.generator(surrogate, CONDITIONS, key, resume=tmp_path / "fit", progress=stop, **options)
     again = search.generator(surrogate, CONDITIONS, key, resume=tmp_path / "fit", **options)
