@@ -13,28 +13,35 @@ def problem():
 
 
 @pytest.fixture(scope="module")
-def suite(problem):
+def sampled(problem):
+    """A training set, and how many evaluations it took."""
+    before = problem.ledger.evaluations
     training_set = recipes.sample_bits(problem, 800, rounds=2, members=2, steps=250)
+    return training_set, problem.ledger.evaluations - before
+
+
+@pytest.fixture(scope="module")
+def suite(problem, sampled):
+    # Whole chunks of 250 and of 100 steps: a rest of another length is compiled as well.
     return recipes.aqgan(
         problem,
-        training_set=training_set,
+        training_set=sampled[0],
         members=2,
         surrogate_steps=500,
         pool=8_000,
         hidden=32,
-        steps=250,
-        polish=250,
+        steps=300,
+        polish=200,
     )
 
 
-def test_the_training_set_is_distinct_counted_and_spread(problem):
-    before = problem.ledger.evaluations
-    designs, found, aspects = recipes.sample_bits(problem, 400, 1, rounds=2, members=1, steps=250)
-    assert len(np.unique(designs, axis=0)) == len(designs) == 400
-    assert problem.ledger.evaluations == before + 400 and aspects.shape == (400, 0)
+def test_the_training_set_is_distinct_counted_and_spread(sampled):
+    (designs, found, aspects), evaluations = sampled
+    assert len(np.unique(designs, axis=0)) == len(designs) == evaluations == 800
+    assert aspects.shape == (800, 0)
     np.testing.assert_array_equal(found, accuracy(designs))
-    plain = accuracy(np.random.default_rng(0).integers(0, 8, (400, 5)))
-    spread = lambda values: np.count_nonzero(np.histogram(values, 20, (0.1, 1))[0] >= 8)
+    plain = accuracy(np.random.default_rng(0).integers(0, 8, (800, 5)))
+    spread = lambda values: np.count_nonzero(np.histogram(values, 20, (0.1, 1))[0] >= 16)
     assert spread(found) > spread(plain)
 
 

@@ -34,7 +34,7 @@ def test_beats_random_ones_at_the_same_number(near):
 def test_the_suite_keeps_every_budget_and_spends_nothing(near):
     problem, known = near
     fitted = recipes.aqgan(
-        problem, training_set=known, members=2, surrogate_steps=250, pool=4000, steps=250, polish=0
+        problem, training_set=known, members=2, surrogate_steps=250, pool=4000, steps=200, polish=0
     )
     spent = problem.ledger.evaluations
     budgets = np.linspace(0.2, 1.0, 9) * WEIGHTS.sum()

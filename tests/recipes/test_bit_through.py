@@ -73,16 +73,16 @@ def test_a_short_training_gives_a_generator(way):
         PROBLEM,
         way,
         budgets=("bytes",),
-        steps=30,
+        steps=50,  # two chunks of one length, so one program
         wishes=4,
         images=20,
         probes=200,
         rate=1e-2,
         progress=lambda *now: done.append(now),
     )
-    assert done[-1] == (30, 30) and made.history.shape == (30,)
+    assert done[-1] == (50, 50) and made.history.shape == (50,)
     assert made.history[-8:].mean() < made.history[:4].mean()
-    forward = 30 * 4 * 8 * 20 / 40
+    forward = 50 * 4 * 8 * 20 / 40
     assert made.evaluations == pytest.approx(made.probes + forward * (1 if way == "score" else 3))
     least, most = (PROBLEM.tables["bytes"][:, end].sum() for end in (0, -1))
     wish = {"accuracy": made.generator.low[0], "bytes": (least + most) / 2}
