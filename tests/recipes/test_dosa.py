@@ -30,13 +30,16 @@ def test_the_design_is_legal_and_its_cost_is_the_models(result):
 
 
 def test_descent_costs_what_the_exact_mapper_costs():
-    """Groups, strides and dilations included: the best of the descent, priced again."""
+    """Groups, strides and dilations included: the best of the descent, priced again.
+
+    Steps, restarts and the longest list of divisors are those of ``result``, so the descent is compiled once.
+    """
     layers = [
-        workloads.Layer.create(g=6, k=8, c=16, p=14, q=1),
+        workloads.Layer.create(g=6, k=96, c=16, p=14, q=1),
         workloads.Layer.create(k=8, c=4, p=7, q=7, r=3, s=3, stride_h=2, dilation_w=2),
     ]
     network = workloads.Network.create(layers, counts=[2, 1])
-    result = recipes.dosa(network, 1, samples=600, restarts=2, refine=0.0)
+    result = recipes.dosa(network, 1, samples=1_000, restarts=8, refine=0.0)
     np.testing.assert_allclose(result.edp, result.history[-1][1], rtol=1e-4)
     assert result.cost.feasible == 1
 
