@@ -35,17 +35,19 @@ PROBLEM = small_problem()
 
 def test_soft_kernels_are_the_networks_at_whole_widths():
     x = jnp.asarray(PROBLEM.selection.x)
+    soft = jax.jit(lambda hot, x: through.soft_logits(PROBLEM.apply, PROBLEM.apply.func.key, hot, x))
+    whole = jax.jit(PROBLEM.quantized)
     for bits in ([1, 4], [8, 2]):
         hot = jax.nn.one_hot(jnp.array(bits) - 1, 8)
-        got = through.soft_logits(PROBLEM.apply, PROBLEM.apply.func.key, hot, x)
-        np.testing.assert_allclose(got, PROBLEM.quantized(jnp.array(bits, float), x), rtol=1e-4, atol=1e-5)
+        got = soft(hot, x)
+        np.testing.assert_allclose(got, whole(jnp.array(bits, float), x), rtol=1e-4, atol=1e-5)
 
 
 def test_the_margin_is_smooth_beside_the_accuracy():
     logits = jnp.array([[2.0, 1.0, 0.0], [0.0, 3.0, 2.9], [1.0, 0.0, 5.0]])
-    smooth, exact = through.smooth_accuracy(logits, jnp.array([0, 2, 2]))
+    smooth_accuracy = lambda z: through.smooth_accuracy(z, jnp.array([0, 2, 2]))
+    (smooth, exact), slope = jax.jit(jax.value_and_grad(smooth_accuracy, has_aux=True))(logits)
     assert float(exact) == pytest.approx(2 / 3) and 0.5 < float(smooth) < 0.8
-    slope = jax.grad(lambda z: through.smooth_accuracy(z, jnp.array([0, 2, 2]))[0])(logits)
     assert slope[1, 2] > 0 > slope[1, 1]
 
 
@@ -58,7 +60,7 @@ def test_draws_have_the_density_of_the_family():
     )
     designs = jnp.argmax(hot, axis=-1)
     assert designs.max(axis=0).tolist() == [3, 2]
-    want = _log_probabilities(params, (4, 3), designs, features).sum(axis=1)
+    want = jax.jit(_log_probabilities, static_argnums=1)(params, (4, 3), designs, features).sum(axis=1)
     np.testing.assert_allclose(logs, want, rtol=1e-4, atol=1e-4)
     assert float(entropy.mean()) == pytest.approx(-float(logs.mean()), abs=0.1)
     share = float((designs == designs[:1]).all(axis=1).mean())

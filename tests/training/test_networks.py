@@ -16,7 +16,6 @@ from diffhw.training import (
     abstract_network,
     bits_apply,
     conv,
-    network,
     network_names,
     to_network,
 )
@@ -130,15 +129,22 @@ CASES = [  # rows, columns, channels in, out, filter, stride, pad, groups
 @pytest.mark.parametrize("case", CASES)
 def test_fast_convolutions_equal_lax(case):
     h, w, c, k, f, t, pad, g = case
-    x = jax.random.normal(jax.random.key(0), (3, h, w, c))
-    kernel = jax.random.normal(jax.random.key(1), (f, f, c // g, k))
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, h, w, c)).astype(np.float32)
+    kernel = rng.normal(size=(f, f, c // g, k)).astype(np.float32)
     options = dict(dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=g)
-    want = lax.conv_general_dilated(x, kernel, (t, t), ((pad, pad),) * 2, **options)
-    got = conv(x, kernel, (t, t), ((pad, pad),) * 2, **options)
+
+    @jax.jit
+    def all_three(x, kernel):
+        want = lax.conv_general_dilated(x, kernel, (t, t), ((pad, pad),) * 2, **options)
+        got = conv(x, kernel, (t, t), ((pad, pad),) * 2, **options)
+        step = Step("c", "conv", ("input",), (*want.shape[1:3], k), f, t, pad, g)
+        prepared = prepare_kernel(step, (h, w, c), kernel)
+        major = major_conv(step, x.transpose(3, 1, 2, 0), prepared, None).transpose(3, 1, 2, 0)
+        return want, got, major
+
+    want, got, major = all_three(x, kernel)
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
-    step = Step("c", "conv", ("input",), (*want.shape[1:3], k), f, t, pad, g)
-    prepared = prepare_kernel(step, (h, w, c), kernel)
-    major = major_conv(step, x.transpose(3, 1, 2, 0), prepared, None).transpose(3, 1, 2, 0)
     np.testing.assert_allclose(major, want, rtol=1e-4, atol=1e-4)
 
 
@@ -159,11 +165,25 @@ TINY = {  # every kind of block and step once: what a compiled test can afford
 }
 
 
+def tiny(name):
+    """Weights by numpy: with JAX every shape of a kernel is a program of its own."""
+    plan = TINY[name].plan(name, (8, 8, 1), 10, 1.0)
+    model = nnx.eval_shape(lambda: ConvNet(name, plan.input_shape, tuple(plan.steps), rngs=nnx.Rngs(3)))
+    graph, state = nnx.split(model)
+    rng = np.random.default_rng(3)
+
+    def draw(path, leaf):
+        if leaf.ndim < 2:
+            return jnp.full(leaf.shape, float("scale" in str(path) or "var" in str(path)), leaf.dtype)
+        return jnp.asarray(rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1])), leaf.dtype)
+
+    return nnx.merge(graph, jax.tree.map_with_path(draw, state))
+
+
 @pytest.fixture(scope="module", params=TINY)
 def folded(request):
     """A network whose batch norms did something, and its folded copy."""
-    plan = TINY[request.param].plan(request.param, (8, 8, 1), 10, 1.0)
-    model = ConvNet(request.param, plan.input_shape, tuple(plan.steps), rngs=nnx.Rngs(3))
+    model = tiny(request.param)
     rng = np.random.default_rng(0)
     for _, module in nnx.iter_modules(model):
         if isinstance(module, nnx.BatchNorm):
@@ -188,9 +208,8 @@ def test_bits_apply_equals_the_quantized_model(folded):
 
 
 def test_bits_apply_wants_folded_norms():
-    model = network("squeezenet_small", input_shape=(8, 8, 1), classes=10)
-    q = QuantizedModel.of(model, jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32))
-    with pytest.raises(ValueError, match="squeezenet_small still has batch norms"):
+    q = QuantizedModel.of(tiny("fire"), jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32))
+    with pytest.raises(ValueError, match="fire still has batch norms"):
         bits_apply(q)
 
 
@@ -203,7 +222,7 @@ def test_integer_network_predicts_the_same(folded):
     q = QuantizedModel.of(model, x, activations=QuantSpec("auto"), whole=True)
     bits = {"weights": 6.0, "activations": 8.0}
     exported = integer_network(q, bits, model.graph())
-    logits = np.asarray(q(bits, x))
+    logits = np.asarray(jax.jit(q)(bits, x))
     near = np.abs(exported.logits(x) - logits).max() / np.abs(logits).max()
     assert near < 0.02
     assert (exported.predict(x) == logits.argmax(-1)).mean() >= 15 / 16
