@@ -1,5 +1,6 @@
 """The main job end to end on a small network: the answer, its proof, its file, and a budget nobody meets."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -47,7 +48,8 @@ def test_the_report_explains(result):
 def test_the_design_file_gives_the_same_numbers(result, tmp_path):
     write_design(result.design, tmp_path / "design.yaml")
     design = read_design(tmp_path / "design.yaml")
-    cost = systolic(small().merged(), design.hardware, design.mapping_of("small"), design.precision)
+    price = jax.jit(lambda net, hw, bits: systolic(net, hw, design.mapping_of("small"), bits))
+    cost = price(small().merged(), design.hardware, design.precision)
     np.testing.assert_allclose(float(cost.edp), result.value, rtol=1e-5)
 
 

@@ -19,6 +19,7 @@ LAYERS = [
     Layer.create(g=8, p=6, q=6, r=2, s=2, stride_h=2, stride_w=2),
 ]
 CHIP = hardware.hierarchy("gemmini")
+cost_of = jax.jit(models.loopnest.layer)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_never_beats_the_proven_optimum_and_keeps_its_budget(method, optima, by_
     for nest, layer, energy, cycles in zip(found.nests, LAYERS, found.energy_pj, found.cycles, strict=True):
         nest.check(layer)
         with jax.enable_x64(True):
-            cost = models.loopnest.layer(layer, CHIP, nest)
+            cost = cost_of(layer, CHIP, nest)
         np.testing.assert_allclose([cost.energy_pj, cost.cycles], [energy, cycles], rtol=1e-6)
     for past in found.history:
         scores = [score for _, score in past]
@@ -97,12 +98,11 @@ def test_a_space_says_the_same_as_a_nest():
     nest = design.nest()
     nest.check(LAYERS[0])
     assert space.index_of(design).tolist() == index.tolist()
-    cost = models.loopnest.layer(LAYERS[0], CHIP, nest)
+    cost = cost_of(LAYERS[0], CHIP, nest)
     assert float(cost.macs) == 8 * 12 * 16
     params = space.init(jax.random.key(0))
-    slope = jax.grad(
-        lambda p: jnp.log(models.loopnest.layer(LAYERS[0], CHIP, space.decode(p).nest()).energy_pj)
-    )(params)
+    energy = lambda p: jnp.log(models.loopnest.layer(LAYERS[0], CHIP, space.decode(p).nest()).energy_pj)
+    slope = jax.jit(jax.grad(energy))(params)
     moved = [name for name, leaf in slope.items() if np.any(np.asarray(leaf) != 0)]
     assert any("tiles" in name for name in moved) and any("orders" in name for name in moved)
     assert all(np.isfinite(leaf).all() for leaf in slope.values())
