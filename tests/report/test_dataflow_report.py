@@ -1,13 +1,14 @@
 """Reuse, loops and pictures of a dataflow, against numbers worked out on paper and a plain walk."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
 
 from diffhw import hardware, report
 from diffhw.mappings import Program, cluster, fit, spatial, style, temporal
-from diffhw.models import dataflow_requirements
-from diffhw.report._dataflow import host_nest
+from diffhw.report._dataflow import _double, _requirements, host_nest
 from diffhw.report._dataflow_picture import _held, _tiles, first_steps
 from diffhw.workloads import Layer
 
@@ -16,6 +17,13 @@ from diffhw.workloads import Layer
 def hw():
     """16 x 16 PEs without a level beside them."""
     return hardware.load("edge")
+
+
+def requirements(layer, hw, flow):
+    """`models.dataflow_requirements` as the table has it: in float64, the program of the table's test."""
+    hw = replace(hw, levels=tuple(replace(level, name="") for level in hw.levels))
+    with jax.enable_x64(True):
+        return _requirements(*_double((layer, hw, flow)), None)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +39,7 @@ def gemm():
 def test_requirements_of_a_matrix_product_by_hand(gemm, hw):
     """Weights stay in 256 PEs for 8 rows: 8 folds of 4 columns, 8 rows each, 64 steps."""
     layer, flow = gemm
-    need = jax.jit(dataflow_requirements)(layer, hw, flow)
+    need = requirements(layer, hw, flow)
     f = lambda part: {name: float(value) for name, value in part.items()}
     assert float(need.macs) == 8 * 64 * 32 and float(need.steps) == 64
     assert f(need.unique) == {"input": 8 * 64, "weight": 64 * 32, "output": 8 * 32}
@@ -107,12 +115,10 @@ def walk(layer, flow, hw, steps):
 @pytest.mark.parametrize("name", ["kcp_ws", "yxp_os", "yrp_rs", "maeri_3l", "cp_nlr"])
 def test_the_drawn_walk_is_the_counted_one(name, hw):
     """All steps, PEs at work and outputs that leave, as the closed form counts them."""
-    from dataclasses import replace
-
     few = replace(hw, rows=hw.rows * 0 + 4, cols=hw.cols * 0 + 5)
     layer = Layer.create(k=5, c=6, r=3, s=3, p=5, q=4, stride_h=2)
     flow = fit(style(name, layer, 20), layer)
-    need = jax.jit(dataflow_requirements)(layer, few, flow)
+    need = requirements(layer, few, flow)
     steps = walk(layer, flow, few, 10**6)
     assert len(steps) == float(need.steps)
     drains, fills, size = 0, 0, lambda tile: int(np.prod([last - first + 1 for _, first, last in tile]))
