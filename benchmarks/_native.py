@@ -4,12 +4,15 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks import _common
+from diffhw.batching import in_blocks
 
 FLAGS = ("-O3", "-march=native", "-ffast-math", "-fno-tree-pre", "-fopenmp", "-fopt-info-vec-optimized")
 
@@ -78,13 +81,36 @@ class Native:
         return self.count / _common.median(self.cpu_seconds[block]) / 1e6
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """A form that is evaluated by `diffhw.batching.in_blocks`, on a device a core (`device_per_core`)."""
+
+    function: Callable
+    block: int
+
+
+def device_per_core() -> None:
+    """Before anything touches JAX. What is not in blocks still runs on the first device, with all cores."""
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+
+
+def many(form, columns, options: dict | None):
+    """A form of one design for many: the jitted function, its columns where it wants them, its options."""
+    if not isinstance(form, Blocks):
+        return jax.jit(jax.vmap(form)), columns, options
+    mesh = Mesh(np.array(jax.local_devices()), ("batch",))
+    spread = jax.device_put(columns, NamedSharding(mesh, PartitionSpec("batch")))
+    return in_blocks(form.function, form.block), spread, None  # it has options of its own
+
+
 class Program:
     """One compiled form of ours on one batch; ``columns`` are its arguments, leaves (batch,)."""
 
-    def __init__(self, function, columns: tuple, batch: int, in_axes=0, options: dict | None = None):
-        self.columns, self.batch, self.seconds, self.cpu_seconds = columns, batch, [], []
+    def __init__(self, form, columns: tuple, batch: int, options: dict | None = None):
+        self.batch, self.seconds, self.cpu_seconds = batch, [], []
         start = time.perf_counter()
-        lowered = jax.jit(jax.vmap(function, in_axes=in_axes)).lower(*columns)
+        jitted, self.columns, options = many(form, columns, options)
+        lowered = jitted.lower(*self.columns)
         self.lower_s = time.perf_counter() - start
         start = time.perf_counter()
         self.compiled = lowered.compile(options)

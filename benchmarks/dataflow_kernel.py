@@ -2,9 +2,9 @@
 
 Layers of the zoo under random directive programs (one to three levels, any order, ragged tiles), all
 different, on 256 PEs: cycles, energy and violation of each; log EDP; log EDP and its gradient in the
-dataflow.
+dataflow. Large batches "in blocks": by `diffhw.batching.in_blocks` (512-bit vectors always).
 
-    python -m benchmarks.dataflow_kernel [--batches 8192 32768] [--rounds R] [--forms ...]
+    python -m benchmarks.dataflow_kernel [--batches 8192 65536] [--rounds R] [--forms ...]
 
 One batch is evaluated again and again, by JAX on whatever ``jax.devices()`` gives and by the C program
 (benchmarks/dataflow.c) on this machine's cores. Each round times every program once.
@@ -18,14 +18,15 @@ import numpy as np
 
 from benchmarks import _common
 from benchmarks._dataflows import base, random_batch
-from benchmarks._native import Native, Program, measure, show
+from benchmarks._native import Blocks, Native, Program, device_per_core, measure, show
 from diffhw.hardware import leakage_w
 from diffhw.mappings import DIMS
 from diffhw.models import dataflow
 
-QUICK = ["--forms", "value", "--rounds", "5"]
+QUICK = ["--forms", "value", "value, in blocks", "--rounds", "5"]
 
 NAMES = ("cycles", "energy", "violation")
+LARGEST = 32768  # by vmap: a pair takes some 1,300 bytes of the caches
 BLOCKS = (256, 1024)  # and all
 
 
@@ -61,8 +62,8 @@ def constants(hw) -> np.ndarray:
     return np.asarray([float(value) for value in values], np.float32)
 
 
-def forms(hw) -> dict:
-    """Functions of one pair."""
+def forms(hw, batch: int) -> dict:
+    """Functions of one pair: by vmap in batches that stay in the caches, larger ones in blocks."""
 
     def value(layer, mapping):
         cost = dataflow.layer(layer, hw, mapping)
@@ -71,20 +72,24 @@ def forms(hw) -> dict:
     def log_edp(mapping, layer):
         return _common.log_edp(dataflow.layer(layer, hw, mapping))
 
-    return {
+    found = {
         "value": value,
         "log EDP": lambda layer, mapping: log_edp(mapping, layer),
         "+ gradient": lambda layer, mapping: jax.value_and_grad(log_edp)(mapping, layer),
     }
+    if batch <= LARGEST:
+        return found
+    return {f"{name}, in blocks": Blocks(function, 256) for name, function in found.items()}
 
 
 def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batches", type=int, nargs="*", default=[8192])
+    parser.add_argument("--batches", type=int, nargs="*", default=[8192, 65536])
     parser.add_argument("--forms", nargs="*", help="default: all")
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds, at least 5 (default 7)")
     parser.add_argument("--vector-width", type=int, help="bits XLA prefers on CPU (default: its own choice)")
     options = parser.parse_args(arguments)
+    device_per_core()
     width = {"xla_cpu_prefer_vector_width": options.vector_width} if options.vector_width else None
     results = []
     hw = base()
@@ -93,12 +98,12 @@ def main(arguments=None) -> None:
         pairs = jax.tree.map(jnp.asarray, random_batch(batch))
         programs = {
             form: Program(function, pairs, batch, options=width)
-            for form, function in forms(hw).items()
+            for form, function in forms(hw, batch).items()
             if not options.forms or form in options.forms
         }
         if native.program:
             native.write(constants(hw), arrays(*pairs))
-        results += measure(native, programs, options.rounds, max(1, 131072 // batch), BLOCKS, NAMES)
+        results += measure(native, programs, options.rounds, max(8, 131072 // batch), BLOCKS, NAMES)
     show(f"dataflow on 256 PEs, medians of {options.rounds}", results)
     name = f"dataflow_kernel{options.vector_width or ''}"
     _common.write(name, {"seed": 0, "rounds": options.rounds, "rows": results})

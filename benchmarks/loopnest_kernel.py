@@ -2,7 +2,8 @@
 
 Layers of the zoo (or GEMMs) under random mappings on the Gemmini-like hierarchy, all different: energy,
 cycles and violation of each; EDP, infinite where it does not fit; log EDP; log EDP and its gradient in all
-factors and places. "joined": one kernel for the results (`diffhw.fusing.joined`).
+factors and places. "joined": one kernel for the results (`diffhw.fusing.joined`); "in blocks": joined, by
+`diffhw.batching.in_blocks` (512-bit vectors always).
 
     python -m benchmarks.loopnest_kernel [--batches 8192 65536] [--rounds R] [--vector-width BITS]
 
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import _common
-from benchmarks._native import Native, Program, measure, show
+from benchmarks._native import Blocks, Native, Program, device_per_core, measure, show
 from benchmarks.loopnest import random_batch
 from diffhw import hardware, workloads
 from diffhw.fusing import joined
@@ -106,7 +107,9 @@ def forms(chip) -> dict:
     return {
         "value": value,
         "value, joined": joined(value),
+        "value, in blocks": Blocks(joined(value), 1024),
         "objective": objective,
+        "objective, in blocks": Blocks(objective, 1024),
         "log EDP": lambda layer, nest: log_edp(nest, layer),
         "+ gradient": gradient,
         "+ gradient, joined": joined(gradient),
@@ -115,12 +118,13 @@ def forms(chip) -> dict:
 
 def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batches", type=int, nargs="*", default=[8192])
+    parser.add_argument("--batches", type=int, nargs="*", default=[8192, 65536])
     parser.add_argument("--kinds", nargs="*", choices=KINDS, default=list(KINDS))
     parser.add_argument("--forms", nargs="*", help="default: all")
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds, at least 5 (default 7)")
     parser.add_argument("--vector-width", type=int, help="bits XLA prefers on CPU (default: its own choice)")
     options = parser.parse_args(arguments)
+    device_per_core()
     width = {"xla_cpu_prefer_vector_width": options.vector_width} if options.vector_width else None
     results = []
     chip = hardware.hierarchy("gemmini")
@@ -135,7 +139,7 @@ def main(arguments=None) -> None:
             }
             if native.program:
                 native.write(constants(chip), arrays(*pairs))
-            results += measure(native, programs, options.rounds, max(1, 262144 // batch), BLOCKS, NAMES, kind)
+            results += measure(native, programs, options.rounds, max(8, 262144 // batch), BLOCKS, NAMES, kind)
     show(f"loop nest on gemmini, medians of {options.rounds}", results)
     name = f"loopnest_kernel{options.vector_width or ''}"
     _common.write(name, {"seed": 0, "rounds": options.rounds, "rows": results})

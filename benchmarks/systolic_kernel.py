@@ -6,6 +6,7 @@ cols, three capacities and the DRAM bandwidth, by reverse and by forward mode.
 
     python -m benchmarks.systolic_kernel [--count N] [--rounds R] [--vector-width BITS]
 
+"in blocks": by `diffhw.batching.in_blocks` (512-bit vectors always), the rest by vmap on one device.
 JAX runs on whatever ``jax.devices()`` gives; the C program (benchmarks/systolic.c) on this machine's
 cores, in blocks of several sizes: results of a block go to the same small arrays, or all are kept.
 Each round times every program once, so that a busy moment of a shared machine hits all alike.
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import _common, _pairs
+from benchmarks._native import Blocks, device_per_core, many
 from benchmarks._pairs import DATAFLOWS, KNOBS, LEAVES, SIZES
 from diffhw.fusing import joined
 from diffhw.models import array_counts, systolic
@@ -99,10 +101,13 @@ def forms(hw, dataflow: str) -> dict:
 
         return log_edp(knobs, columns), {name: slope(name) for name in KNOBS}
 
+    cycles = lambda columns: full(columns).cycles
     return {
-        "cycles": lambda columns: full(columns).cycles,
+        "cycles": cycles,
+        "cycles, in blocks": Blocks(cycles, 1024),
         "full": full,
         "full, joined": joined(full),
+        "full, in blocks": Blocks(joined(full), 1024),
         "log EDP": lambda columns: log_edp(split(columns), columns),
         "+ gradient, reverse": lambda columns: jax.value_and_grad(log_edp)(split(columns), columns),
         "+ gradient, reverse, joined": joined(
@@ -116,9 +121,12 @@ class Program:
     """One compiled form at one batch size."""
 
     def __init__(self, function, chunks: list[dict], options: dict | None = None):
-        self.chunks = chunks
         start = time.perf_counter()
-        lowered = jax.jit(jax.vmap(function)).lower(chunks[0])
+        self.chunks = []
+        for chunk in chunks:
+            jitted, (columns,), options = many(function, (chunk,), options)
+            self.chunks.append(columns)
+        lowered = jitted.lower(columns)
         self.lower_s = time.perf_counter() - start
         start = time.perf_counter()
         self.compiled = lowered.compile(options)
@@ -136,10 +144,10 @@ class Program:
         jax.block_until_ready(out)
 
 
-def compare(hw, columns, chunks, dataflow, ours_of, c_out) -> dict:
+def compare(hw, columns, run: Program, dataflow, c_out) -> dict:
     """Largest difference of each leaf from the C program (of cycles for the stall), fold counts exact."""
     worst = {}
-    parts = [jax.tree.map(np.asarray, ours_of(chunk)) for chunk in chunks]
+    parts = [jax.tree.map(np.asarray, run.compiled(chunk)) for chunk in run.chunks]
     for leaf, other in zip(LEAVES, c_out):
         mine = np.concatenate([_pairs.leaf(part, leaf) for part in parts])
         scale = c_out[0] if leaf == "cycle_parts.stall" else np.maximum(np.abs(mine), 1e-30)
@@ -168,6 +176,7 @@ def main(arguments=None) -> None:
         "--vector-width", type=int, help="bits XLA prefers on CPU (default: its own choice, 256 on AVX-512)"
     )
     options = parser.parse_args(arguments)
+    device_per_core()
     width = {"xla_cpu_prefer_vector_width": options.vector_width} if options.vector_width else None
     count, hw = options.count, _pairs.base()
     columns = _pairs.pairs(count)
@@ -209,9 +218,10 @@ def main(arguments=None) -> None:
         checks = {"folds_exact": folds_are_exact(columns, dataflow)}
         if program:
             out = run_c(program, pairs, count, dataflow, "full", count, 1)[1]
-            checks |= compare(
-                hw, columns, chunks[batches[-1]], dataflow, runs["full", batches[-1]].compiled, out
-            )
+            checks |= {
+                form: compare(hw, columns, runs[form, batches[-1]], dataflow, out)
+                for form in ("full", "full, in blocks")
+            }
         for form in forms(hw, dataflow):
             per_batch = {batch: rate(seconds[form, batch]) for batch in batches}
             best = max(per_batch, key=per_batch.get)

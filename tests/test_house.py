@@ -9,7 +9,7 @@ import diffhw
 
 ROOT = pathlib.Path(diffhw.__file__).parent
 FLOORS = [
-    {"fusing", "numerics"},
+    {"batching", "fusing", "numerics"},
     {"workloads", "hardware", "mappings", "spaces", "quantization"},
     {"models", "noc", "training"},
     {"search"},

@@ -1,0 +1,81 @@
+"""A function of one design for a whole batch, as fast as the processor's cores and caches allow.
+
+`jax.vmap` alone carries each intermediate array of a batch through memory, and XLA on CPU cuts each kernel
+between the cores, which wait for one another after every one. `in_blocks` walks the batch in blocks that
+stay in a core's cache, each device by itself. Measured in docs/performance.md, "In blocks, a core a device".
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+
+__all__ = ["in_blocks"]
+
+_BLOCK = 256
+_CPU_OPTIONS = {
+    # One device is one core: its kernels are not cut between threads.
+    "xla_disable_hlo_passes": "cpu-parallel-task-assigner",
+    # XLA takes 256 bits where the processor has more; where it has less this changes nothing.
+    "xla_cpu_prefer_vector_width": 512,
+}
+
+
+def in_blocks(function: Callable, block: int | None = None, devices: Sequence | None = None) -> Callable:
+    """``jax.jit(jax.vmap(function))``, its batch walked in blocks and shared out between devices.
+
+    function: of any pytrees, for one design.
+    block:    designs at a time. Default: 256 on CPU, where what a design leaves between the stages of its
+        model should fit a core's cache (a kilobyte or so a design); elsewhere the device's whole share.
+    devices:  of one kind; default: `jax.local_devices()`. JAX shows all cores of a processor as one device,
+        of which only one is used here: ask for a device a core before anything touches JAX, by
+        ``jax.config.update("jax_num_cpu_devices", cores)`` or ``JAX_NUM_CPU_DEVICES=cores``.
+
+    Returns a jitted function of positional arguments, every leaf with the same leading axis of any length
+    (the last block is filled up with copies of the last design, which are dropped). Results are those of
+    vmap up to contractions (fused multiply-adds) that the compiler chooses per program, and lie across the
+    devices. Gradients belong inside ``function``; like all programs with compiler options it cannot be
+    called under another `jax.jit`.
+    Raises ValueError for block < 1, no device, leaves without or with different leading axes.
+
+    >>> import jax
+    >>> rows = in_blocks(lambda x, y: {"sum": x + y}, block=4)(jax.numpy.arange(6.0), jax.numpy.ones(6))
+    >>> rows["sum"].tolist()
+    [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    """
+    if block is not None and not block >= 1:
+        raise ValueError(f"block must be at least 1 design, got {block}")
+    chosen = jax.local_devices() if devices is None else list(devices)
+    if not chosen:
+        raise ValueError("in_blocks needs a device, got none")
+    on_cpu = chosen[0].platform == "cpu"
+    mesh = Mesh(np.array(chosen), ("batch",))
+    split = PartitionSpec("batch")
+
+    def walk(size, args):
+        """One device's share: a whole number of blocks."""
+        steps = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), args)
+        out = lax.map(lambda rows: jax.vmap(function)(*lax.optimization_barrier(rows)), steps)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
+
+    def run(*args):
+        lengths = {jnp.shape(x)[:1] for x in jax.tree.leaves(args)}
+        if len(lengths) != 1 or lengths == {()} or lengths == {(0,)}:
+            found = sorted(x[0] if x else "none" for x in lengths) if lengths else "no arrays"
+            raise ValueError(f"in_blocks needs one leading axis of 1 or more on every leaf, got {found}")
+        ((count,),) = lengths
+        share = -(-count // len(chosen))
+        size = min(share, block or (_BLOCK if on_cpu else share))
+        missing = -count % (size * len(chosen))
+        fill = lambda x: jnp.concatenate([x, jnp.broadcast_to(x[-1:], (missing, *x.shape[1:]))])
+        rows = jax.tree.map(fill, args) if missing else args
+        shared = jax.shard_map(
+            lambda *rows: walk(size, rows), mesh=mesh, in_specs=split, out_specs=split, check_vma=False
+        )
+        out = shared(*rows)
+        return jax.tree.map(lambda x: x[:count], out) if missing else out
+
+    return jax.jit(run, compiler_options=_CPU_OPTIONS if on_cpu else None)

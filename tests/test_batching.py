@@ -1,0 +1,58 @@
+"""`in_blocks`: what vmap gives, for batches of any length on any number of devices."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffhw.batching import in_blocks
+
+
+def work(x, y):
+    return {"a": jnp.where(x > y["b"], x * y["b"], y["b"] - x), "rows": y["v"] * x}
+
+
+def inputs(count):
+    rng = np.random.default_rng(count)
+    return rng.random(count, np.float32), {"b": rng.random(count, np.float32), "v": rng.random((count, 3))}
+
+
+@pytest.mark.parametrize(
+    ("count", "block", "devices"), [(1, 4, 1), (7, 4, 1), (64, 4, 4), (65, 4, 4), (3, 8, 4), (50, None, 2)]
+)
+def test_equals_vmap(count, block, devices):
+    """Whole and broken last blocks, fewer designs than devices."""
+    args = inputs(count)
+    ours = in_blocks(work, block, jax.devices()[:devices])(*args)
+    chex.assert_trees_all_close(ours, jax.vmap(work)(*args), rtol=1e-6)
+
+
+def test_lies_across_devices_and_its_kernels_are_not_cut():
+    run = in_blocks(lambda x: jnp.exp(jnp.sin(x)) / x, 1 << 18)
+    x = jnp.ones(1 << 20)
+    assert len(run(x).sharding.device_set) == len(jax.devices()) == 4
+    cut = lambda compiled: "outer_dimension_partitions" in compiled.as_text()
+    if cut(jax.jit(jax.vmap(lambda x: jnp.exp(jnp.sin(x)) / x)).lower(x).compile()):  # more than one core
+        assert not cut(run.lower(x).compile())
+
+
+def test_gradients_inside():
+    slope = in_blocks(jax.grad(lambda x: x**3), 4)
+    np.testing.assert_allclose(slope(jnp.arange(9.0)), 3 * np.arange(9.0) ** 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: in_blocks(work, 0), "block must be at least 1 design, got 0"),
+        (lambda: in_blocks(work, devices=[]), "needs a device"),
+        (lambda: in_blocks(jnp.add)(1.0, 2.0), "one leading axis"),
+        (lambda: in_blocks(jnp.add)(jnp.ones(2), jnp.ones(3)), r"got \[2, 3\]"),
+        (lambda: in_blocks(jnp.add)(jnp.ones(0), jnp.ones(0)), "of 1 or more"),
+        (lambda: in_blocks(lambda: 1.0)(), "no arrays"),
+    ],
+)
+def test_sentences(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
