@@ -300,7 +300,10 @@ def test_cost_under_the_dataflows_of_a_file(tmp_path, monkeypatch, capsys):
 def test_cost_under_the_best_style_per_layer(monkeypatch, capsys):
     from diffhw import workloads
 
-    monkeypatch.setattr(workloads, "load", lambda source, batch=1: fake.network())
+    # Two layers, as the test above and those of the recipe have them: equal shapes are one program.
+    layers = [workloads.Layer.create(k=64, c=64, r=3, s=3, p=14, q=14), workloads.Layer.gemm(1, 512, 10)]
+    two = workloads.Network.create(layers, info=workloads.NetworkInfo(name="tiny", names=("conv", "fc")))
+    monkeypatch.setattr(workloads, "load", lambda source, batch=1: two)
     assert main(["cost", "tiny", "--hardware", "edge", "--dataflow", "best"]) == 0
     out = capsys.readouterr().out
     for part in ("best style per layer", "styles one by one", "kcp_ws", "> per layer", "layers it is"):

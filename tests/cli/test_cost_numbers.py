@@ -26,9 +26,9 @@ def test_named_and_per_layer_dataflows(problem):
         double = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), tree)
         wide = double((network, hw, precision))
         for name, mapping in (("ws", "ws"), ("per layer", flows)):
-            cost = systolic(wide[0], wide[1], mapping, wide[2])
+            cost = jax.jit(lambda hw, p, m=mapping: systolic(wide[0], hw, m, p))(*wide[1:])
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), found[name], cost)
-        exact = roofline(wide[0], wide[1], None, wide[2])
+        exact = jax.jit(lambda net, hw, p: roofline(net, hw, None, p))(*wide)
         for field in ("cycles", "energy_pj", "latency_s"):
             np.testing.assert_allclose(getattr(bound, field), getattr(exact, field), rtol=1e-12)
 
@@ -42,7 +42,7 @@ def test_another_release_without_the_options_compiles_all_the_same(problem, monk
 
 def test_what_bounds_each_layer(problem):
     network, hw, _ = problem
-    cost = systolic(network, hw, "ws")
+    cost = jax.jit(lambda net, hw: systolic(net, hw, "ws"))(network, hw)
     words = bounds(network, hw, "ws", cost)
     assert len(words) == network.size
     assert words == bounds(network, hw, ["ws"] * network.size, cost)

@@ -27,7 +27,7 @@ def quick(monkeypatch):
         members=1,
         surrogate_steps=250,
         pool=2_000,
-        steps=250,
+        steps=200,
         polish=0,
     )
     monkeypatch.setattr(recipes, "bit_problem", problem)

@@ -6,6 +6,7 @@ import os
 import re
 from types import SimpleNamespace
 
+import jax
 import pytest
 
 from diffhw import models, recipes, workloads
@@ -113,7 +114,7 @@ def test_a_sweep_prints_writes_and_goes_on(folder, tiny, capsys):
         and rows[0]["rows"] == str(best["choices"]["rows"])
     )
     design = recipes.read_design(folder / "a" / "design.yaml")
-    cost = models.systolic(NETWORK, design.hardware, design.dataflow)
+    cost = jax.jit(lambda hw: models.systolic(NETWORK, hw, design.dataflow))(design.hardware)
     assert float(cost.edp) == pytest.approx(best["figures"]["edp"], rel=1e-5)
     grid = recipes.sweep_problem(NETWORK, "space.yaml")
     every = grid.exact(next(grid.space.enumerate(162))[0])
