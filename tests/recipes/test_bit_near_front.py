@@ -20,7 +20,7 @@ def share(problem, designs):
 @pytest.fixture(scope="module")
 def near():
     problem = toy_problem()
-    return problem, recipes.sample_front(problem, 60, members=2, steps=250, rounds=3)
+    return problem, recipes.sample_front(problem, 60, members=2, steps=250, rounds=2)
 
 
 def test_beats_random_ones_at_the_same_number(near):
