@@ -34,7 +34,7 @@ CASES = (
     ("mobilenet_v2", 4, "yxp_dw"),
     ("vgg16", 8, "ckp_ws"),
 )
-GRADIENT_COST = 9  # evaluations a value and gradient takes (benchmarks.dataflow prints both speeds)
+GRADIENT_COST = 5  # evaluations a value and gradient takes (benchmarks.dataflow prints both speeds)
 
 
 def row_of(network: str, row: int):

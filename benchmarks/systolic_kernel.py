@@ -131,7 +131,7 @@ class Program:
         start = time.perf_counter()
         self.compiled = lowered.compile(options)
         self.compile_s = time.perf_counter() - start
-        analysis = self.compiled.cost_analysis() or {}
+        analysis = {} if isinstance(function, Blocks) else self.compiled.cost_analysis() or {}
         batch = len(chunks[0]["rows"])
         self.operations = analysis.get("flops", float("nan")) / batch
         self.bytes = analysis.get("bytes accessed", float("nan")) / batch
