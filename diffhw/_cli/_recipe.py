@@ -91,6 +91,15 @@ def _digest(array) -> str:
 
 def run(args) -> int:
     """The command; see ``diffhw recipe aqgan --help``."""
+    try:
+        return _answered(args)
+    except KeyboardInterrupt:
+        ending = f"what is done is kept in {args.out}: run the same command to go on"
+        print(f"diffhw: interrupted; {ending}", file=sys.stderr)
+        return 130
+
+
+def _answered(args) -> int:
     out = Path(args.out)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: --out needs a folder")

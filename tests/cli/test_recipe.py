@@ -57,6 +57,15 @@ def test_asks_and_asks_again(quick, tmp_path, capsys):
     assert "made with epochs 3, not 9: use another --out, or leave --epochs out" in capsys.readouterr().err
 
 
+def test_an_interrupt_says_how_to_go_on(quick, tmp_path, monkeypatch, capsys):
+    def interrupted(*args, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recipes, "aqgan", interrupted)
+    assert main(["recipe", "aqgan", "--accuracy", "0.6", "--out", str(tmp_path / "cut")]) == 130
+    assert f"kept in {tmp_path / 'cut'}: run the same command to go on" in capsys.readouterr().err
+
+
 def test_energy_and_latency_are_budgets_too(quick, tmp_path, capsys):
     out, chip = ["--out", str(tmp_path / "kept")], tmp_path / "chip.yaml"
     edge = hardware.load("edge")
