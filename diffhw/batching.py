@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jax.sharding import Mesh, PartitionSpec
 
 __all__ = ["in_blocks"]
@@ -24,6 +25,21 @@ _CPU_OPTIONS = {
 }
 
 
+class _Program:
+    """A jitted function that says why it is not called under another one."""
+
+    def __init__(self, jitted):
+        self._jitted, self.lower = jitted, jitted.lower
+
+    def __call__(self, *args):
+        if any(isinstance(x, Tracer) for x in jax.tree.leaves(args)):
+            raise TypeError(
+                "in_blocks makes a program of its own: call it outside of jax.jit, jax.grad and the like, or "
+                "use jax.vmap there (gradients belong inside its function)"
+            )
+        return self._jitted(*args)
+
+
 def in_blocks(function: Callable, block: int | None = None, devices: Sequence | None = None) -> Callable:
     """``jax.jit(jax.vmap(function))``, its batch walked in blocks and shared out between devices.
 
@@ -34,12 +50,13 @@ def in_blocks(function: Callable, block: int | None = None, devices: Sequence | 
         of which only one is used here: ask for a device a core before anything touches JAX, by
         ``jax.config.update("jax_num_cpu_devices", cores)`` or ``JAX_NUM_CPU_DEVICES=cores``.
 
-    Returns a jitted function of positional arguments, every leaf with the same leading axis of any length
-    (the last block is filled up with copies of the last design, which are dropped). Results are those of
+    Returns a jitted function (called, or ``.lower(*args).compile()``) of positional arguments, every leaf
+    with the same leading axis of any length (the last block is filled up with copies of the last design,
+    which are dropped). Results are those of
     vmap up to contractions (fused multiply-adds) that the compiler chooses per program, and lie across the
-    devices. Gradients belong inside ``function``; like all programs with compiler options it cannot be
-    called under another `jax.jit`.
-    Raises ValueError for block < 1, no device, leaves without or with different leading axes.
+    devices. Gradients belong inside ``function``.
+    Raises ValueError for block < 1, no device, leaves without or with different leading axes, TypeError
+    under `jax.jit` and other transforms.
 
     >>> import jax
     >>> rows = in_blocks(lambda x, y: {"sum": x + y}, block=4)(jax.numpy.arange(6.0), jax.numpy.ones(6))
@@ -78,4 +95,4 @@ def in_blocks(function: Callable, block: int | None = None, devices: Sequence | 
         out = shared(*rows)
         return jax.tree.map(lambda x: x[:count], out) if missing else out
 
-    return jax.jit(run, compiler_options=_CPU_OPTIONS if on_cpu else None)
+    return _Program(jax.jit(run, compiler_options=_CPU_OPTIONS if on_cpu else None))

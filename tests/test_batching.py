@@ -42,6 +42,14 @@ def test_gradients_inside():
     np.testing.assert_allclose(slope(jnp.arange(9.0)), 3 * np.arange(9.0) ** 2, rtol=1e-6)
 
 
+@pytest.mark.parametrize("transform", [jax.jit, jax.grad, jax.vmap])
+def test_is_a_program_of_its_own(transform):
+    with pytest.raises(TypeError, match="call it outside of"):
+        transform(lambda x: in_blocks(jnp.sin)(jnp.ones(4) * jnp.sum(x)).sum())(
+            jnp.ones(()) if transform is jax.grad else jnp.ones(2)
+        )
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
