@@ -52,10 +52,9 @@ def in_blocks(function: Callable, block: int | None = None, devices: Sequence | 
 
     Returns a jitted function (called, or ``.lower(*args).compile()``) of positional arguments, every leaf
     with the same leading axis of any length (the last block is filled up with copies of the last design,
-    which are dropped). Results are those of
-    vmap up to contractions (fused multiply-adds) that the compiler chooses per program, and lie across the
-    devices. Gradients belong inside ``function``.
-    Raises ValueError for block < 1, no device, leaves without or with different leading axes, TypeError
+    which are dropped). Results are those of vmap up to contractions (fused multiply-adds) that the compiler
+    chooses per program, and lie across the devices. Gradients belong inside ``function``.
+    Raises ValueError for a block that is not whole or below 1, no device, leaves without or with different leading axes, TypeError
     under `jax.jit` and other transforms.
 
     >>> import jax
@@ -63,8 +62,8 @@ def in_blocks(function: Callable, block: int | None = None, devices: Sequence | 
     >>> rows["sum"].tolist()
     [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     """
-    if block is not None and not block >= 1:
-        raise ValueError(f"block must be at least 1 design, got {block}")
+    if block is not None and not (block >= 1 and block % 1 == 0):
+        raise ValueError(f"block must be a whole number of designs, at least 1, got {block}")
     chosen = jax.local_devices() if devices is None else list(devices)
     if not chosen:
         raise ValueError("in_blocks needs a device, got none")

@@ -53,7 +53,8 @@ def test_is_a_program_of_its_own(transform):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: in_blocks(work, 0), "block must be at least 1 design, got 0"),
+        (lambda: in_blocks(work, 0), "at least 1, got 0"),
+        (lambda: in_blocks(work, 2.5), "whole number of designs"),
         (lambda: in_blocks(work, devices=[]), "needs a device"),
         (lambda: in_blocks(jnp.add)(1.0, 2.0), "one leading axis"),
         (lambda: in_blocks(jnp.add)(jnp.ones(2), jnp.ones(3)), r"got \[2, 3\]"),
