@@ -54,8 +54,8 @@ def in_blocks(function: Callable, block: int | None = None, devices: Sequence | 
     with the same leading axis of any length (the last block is filled up with copies of the last design,
     which are dropped). Results are those of vmap up to contractions (fused multiply-adds) that the compiler
     chooses per program, and lie across the devices. Gradients belong inside ``function``.
-    Raises ValueError for a block that is not whole or below 1, no device, leaves without or with different leading axes, TypeError
-    under `jax.jit` and other transforms.
+    Raises ValueError for a block that is not whole or below 1, no device, leaves without or with different
+    leading axes; TypeError under `jax.jit` and other transforms.
 
     >>> import jax
     >>> rows = in_blocks(lambda x, y: {"sum": x + y}, block=4)(jax.numpy.arange(6.0), jax.numpy.ones(6))
