@@ -20,7 +20,7 @@ _BLOCK = 256
 _CPU_OPTIONS = {
     # One device is one core: its kernels are not cut between threads.
     "xla_disable_hlo_passes": "cpu-parallel-task-assigner",
-    # XLA takes 256 bits where the processor has more; where it has less this changes nothing.
+    # XLA takes 256 bits where the processor has 512.
     "xla_cpu_prefer_vector_width": 512,
 }
 
@@ -80,7 +80,7 @@ def in_blocks(function: Callable, block: int | None = None, devices: Sequence | 
     def run(*args):
         lengths = {jnp.shape(x)[:1] for x in jax.tree.leaves(args)}
         if len(lengths) != 1 or lengths == {()} or lengths == {(0,)}:
-            found = sorted(x[0] if x else "none" for x in lengths) if lengths else "no arrays"
+            found = sorted((x[0] if x else "none" for x in lengths), key=str) if lengths else "no arrays"
             raise ValueError(f"in_blocks needs one leading axis of 1 or more on every leaf, got {found}")
         ((count,),) = lengths
         share = -(-count // len(chosen))

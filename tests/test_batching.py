@@ -58,6 +58,7 @@ def test_is_a_program_of_its_own(transform):
         (lambda: in_blocks(work, devices=[]), "needs a device"),
         (lambda: in_blocks(jnp.add)(1.0, 2.0), "one leading axis"),
         (lambda: in_blocks(jnp.add)(jnp.ones(2), jnp.ones(3)), r"got \[2, 3\]"),
+        (lambda: in_blocks(jnp.add)(jnp.ones(2), 1.0), r"got \[2, 'none'\]"),
         (lambda: in_blocks(jnp.add)(jnp.ones(0), jnp.ones(0)), "of 1 or more"),
         (lambda: in_blocks(lambda: 1.0)(), "no arrays"),
     ],
