@@ -91,7 +91,15 @@ def startup(result: dict, out: Path) -> None:
         for seconds, colour, label in parts:
             axis.barh(place, seconds, left=left, color=colour, label=label if place == 0 else None)
             left += seconds
-        axis.text(left, place, f" {left:.2f} s", va="center", fontsize=8)
+        axis.text(
+            left,
+            place,
+            f" {left:.2f} s",
+            va="center",
+            fontsize=8,
+            zorder=3,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )
     for place, bar in ((0, 3.0), (1, 1.5)):
         axis.plot([bar, bar], [place - 0.42, place + 0.42], color="black", linestyle="--", linewidth=1.2)
     axis.plot([], [], color="black", linestyle="--", label="bar")
