@@ -24,7 +24,7 @@ import operator
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.core import Tracer
 
 from diffhw.hardware import Hierarchy
@@ -81,31 +81,46 @@ def level_cycles(hierarchy: Hierarchy, counts: LoopnestCounts) -> tuple[Array, .
     return tuple(found)
 
 
-def _slowest(hierarchy: Hierarchy, counts: LoopnestCounts) -> tuple[Array, Array]:
-    """Bits and bits per cycle of the port that takes longest, or cycles and 1 where the MACs do.
+_CHUNK = 4096.0
 
-    Kept apart so that the whole cycles of their ratio can be found exactly.
+
+def _bits(level, words: dict[str, Array], zero: Array) -> tuple[Array, Array]:
+    """Bits of ``words`` as (chunks of 4096, rest): the sum in one float32 would be rounded from 2**24 on."""
+    chunks = {t: lax.stop_gradient(jnp.floor(count * (1.0 / _CHUNK))) for t, count in words.items()}
+    return (
+        _total([zero, *(chunks[t] * level.bits(t) for t in words)]),
+        _total([zero, *((count - _CHUNK * chunks[t]) * level.bits(t) for t, count in words.items())]),
+    )
+
+
+def _slowest(hierarchy: Hierarchy, counts: LoopnestCounts) -> tuple[Array, Array, Array]:
+    """Bits, bits per cycle and rounding of the port that takes longest; cycles, 1 and 0 where the MACs do.
+
+    Kept apart so that the whole cycles of their ratio can be found exactly. Rounding: what the bits lack.
     """
-    amount = counts.compute_cycles
-    rate, longest = jnp.ones_like(amount), amount
+    longest = counts.compute_cycles
+    zero = jnp.zeros_like(longest)
+    chunks, rest, rate = zero, longest, jnp.ones_like(longest)
     for level, tensors in zip(hierarchy.levels, counts.tensors, strict=True):
         if not tensors:
             continue
-        reads = _total([words.reads * level.bits(t) for t, words in tensors.items()])
-        writes = _total([(words.fills + words.updates) * level.bits(t) for t, words in tensors.items()])
+        reads = _bits(level, {t: words.reads for t, words in tensors.items()}, zero)
+        writes = _bits(level, {t: words.fills + words.updates for t, words in tensors.items()}, zero)
         ports = (
             (reads, level.read_bits_per_cycle),
             (writes, level.write_bits_per_cycle),
-            (reads + writes, level.shared_bits_per_cycle),
+            (tuple(map(operator.add, reads, writes)), level.shared_bits_per_cycle),
         )
-        for bits, per_cycle in ports:
+        for (many, few), per_cycle in ports:
             if _unlimited(per_cycle):
                 continue
-            cycles = bits / per_cycle
+            cycles = (many * _CHUNK + few) / per_cycle
             binds = cycles > longest
             longest = jnp.where(binds, cycles, longest)
-            amount, rate = jnp.where(binds, bits, amount), jnp.where(binds, per_cycle, rate)
-    return amount, rate
+            chunks, rest = jnp.where(binds, many, chunks), jnp.where(binds, few, rest)
+            rate = jnp.where(binds, per_cycle, rate)
+    amount = chunks * _CHUNK + rest
+    return amount, rate, lax.stop_gradient(rest - (amount - chunks * _CHUNK))
 
 
 def _violation(layer: Layer, hierarchy: Hierarchy, counts: LoopnestCounts, mapping: LoopNest) -> Array:

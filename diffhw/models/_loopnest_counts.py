@@ -16,7 +16,7 @@ from diffhw.models._loopnest_reuse import (
     nest_of_loops,
     product,
     revisits,
-    sliding_saving,
+    sliding_fills,
 )
 
 __all__ = ["LoopnestCounts", "TensorCounts", "loopnest_counts"]
@@ -96,7 +96,7 @@ def loopnest_counts(
             child = k
 
     held = keepers["i"][:-1]
-    spared = dict(zip(held, sliding_saving(nest, layer, held), strict=True))
+    entering = dict(zip(held, sliding_fills(nest, layer, held, visits["i"]), strict=True))
     demand = compute
     for k in range(depth):
         demand = product([demand, distinct_siblings(nest, layer, k)])
@@ -104,9 +104,7 @@ def loopnest_counts(
             continue
         height, width = input_window(layer, nest.tile[k])
         tile = product([*(nest.tile[k][d] for d in "ngc"), height, width]) + zero
-        fills = zero
-        if k in held:
-            fills = product([tile, nest.all_time(INDEXES["i"], above=k), visits["i"][k]]) - spared[k]
+        fills = entering.get(k, zero)
         found[k]["i"] = TensorCounts(tile, demand, fills, zero)
         demand = fills
     if links is not None:

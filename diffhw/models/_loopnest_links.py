@@ -17,14 +17,13 @@ from jax import Array, lax
 from diffhw.hardware import Hierarchy
 from diffhw.mappings import LOOPS, LoopNest
 from diffhw.models._loopnest_reuse import (
-    INDEXES,
     Nest,
     distinct_siblings,
     greatest_divisor,
     input_window,
     product,
     revisits,
-    sliding_saving,
+    sliding_fills,
 )
 from diffhw.numerics import ceil_div, floor_div, maximum, minimum
 
@@ -58,14 +57,11 @@ def linked_inputs(
     depth = nest.depth
     zero = 0.0 * compute
     children = list(range(depth - 1))
-    visits, spared = revisits(nest, "i"), sliding_saving(nest, layer, children)
+    arriving = sliding_fills(nest, layer, children, revisits(nest, "i"))
     loops = _loops(layer, nest, zero)
     content, entering, linked = [product([compute, distinct_siblings(nest, layer, 0)])], [], [zero]
     for k in range(1, depth):
-        tile = nest.inner[k]
-        depthwise = product([tile[d] for d in "ngc"])
-        words = product([depthwise, *input_window(layer, tile), nest.all_time(INDEXES["i"], above=k - 1)])
-        out = product([words, visits[k - 1]]) - spared[k - 1] + zero
+        out = arriving[k - 1] + zero
         siblings, distinct = nest.all_space("".join(LOOPS), k, k), distinct_siblings(nest, layer, k)
         saved, link = _boundary(layer, hierarchy, mapping, nest, k, links, distinct, loops, zero)
         asked = distinct * out - saved

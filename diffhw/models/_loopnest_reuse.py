@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from diffhw.mappings import LOOPS, LoopNest
-from diffhw.numerics import maximum
+from diffhw.numerics import maximum, minimum
 
 __all__ = [
     "INDEXES",
@@ -27,7 +27,7 @@ __all__ = [
     "nest_of_loops",
     "product",
     "revisits",
-    "sliding_saving",
+    "sliding_fills",
 ]
 
 INDEXES = {"w": "gkcrs", "i": "ngcpqrs", "o": "ngkpq"}
@@ -204,10 +204,12 @@ def _outer(nest: Nest, m: int, d: str):
     return found
 
 
-def sliding_saving(nest: Nest, layer, held: list[int]) -> list:
-    """Words of input that sliding windows spare, per instance, for tiles held at the levels ``held``.
+def sliding_fills(nest: Nest, layer, held: list[int], visits: list) -> list:
+    """Words of input that come into a tile held at each of the levels ``held``, per instance.
 
-    What comes in without them is the tile times its visits. Comparisons of steps are constants for
+    visits: of `revisits`, per level. A visit brings in the whole tile, or its new part only where the window
+    slides. Every term of the sum is positive: the difference of the tile times its visits and the words
+    spared would lose digits of float32 to the visits that slide. Comparisons of steps are constants for
     gradients; everything else is differentiable.
     """
     loops_of = {}
@@ -228,14 +230,16 @@ def sliding_saving(nest: Nest, layer, held: list[int]) -> list:
                 second = tuple(jnp.where(swap, a, b) for a, b in zip(*pair, strict=True))
                 pair = [first, second]
             loops_of[m, slide] = (pair, _idle(nest, m, foreign))
-    savings = []
+    fills = []
     for k in held:
         tile = nest.tile[k]
         height, width = input_window(layer, tile)
         depth = product(tile[d] for d in "ngc")
-        saving = 0.0
+        whole = product([nest.all_time(INDEXES["i"], above=k), visits[k]])
+        new = 0.0
         for (slide, *_), length, other in ((_AXES[0], height, width), (_AXES[1], width, height)):
             alone = 1.0  # no loop of another axis has run so far
+            rows = 0.0
             first_step = jnp.zeros_like(length)  # 0: no loop of this axis has run so far
             fallen_back = jnp.zeros_like(length)
             for m in range(k + 1, nest.depth):
@@ -245,14 +249,16 @@ def sliding_saving(nest: Nest, layer, held: list[int]) -> list:
                     is_first = first_step == 0.0
                     first_step = jnp.where(is_first & runs, step, first_step)
                     moved = lax.stop_gradient(step - fallen_back)
-                    overlap = maximum(length - first_step, 0.0)
-                    # As far as the first step: the overlap is spared. Not at all: everything is.
-                    spared = jnp.where(moved == first_step, overlap, jnp.where(moved == 0.0, length, 0.0))
-                    saving = saving + product([alone, clear]) * times * (depth * other * spared)
+                    # As far as the first step: what overlaps is held. Not at all: everything is.
+                    onwards, back = moved == first_step, moved == 0.0
+                    slides = jnp.where(onwards | back, product([alone, clear]) * times, 0.0)
+                    whole = whole - slides
+                    rows = rows + slides * jnp.where(onwards, minimum(length, first_step), 0.0)
                     fallen_back = jnp.where(runs, fallen_back + step, fallen_back)
                 alone = product([alone, quiet])
-        savings.append(saving)
-    return savings
+            new = new + other * rows
+        fills.append(product([depth, height, width]) * whole + depth * new)
+    return fills
 
 
 def input_window(layer, tile) -> tuple[Array, Array]:
