@@ -6,7 +6,8 @@ Structure (order, dimensions dealt out) is that of a named style; variables are 
 and the cluster size. Objective: log EDP, plus 5 log(1 + violation). From each start: Adam on the
 unconstrained tiles, every step snapped to legal integers (straight-through), the best step kept; beside
 it random moves (one variable drawn anew, kept if better): as many as gradient steps, and as many as cost
-the same, where a gradient step counts as nine evaluations. Reported: the improvement over the start.
+the same, where a gradient step counts as five evaluations (what one in a batch costs). Reported: the
+improvement over the start.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 
 from benchmarks import _common
 from benchmarks._dataflows import base
@@ -26,6 +28,7 @@ from diffhw.models import dataflow
 from diffhw.spaces import Integer, Space
 
 QUICK = ["--starts", "8", "--steps", "20", "--cases", "1"]
+LEFT_OUT = "four of the five layers, 42 of 50 starts, half of the steps"
 
 CASES = (
     ("resnet50", 20, "kcp_ws"),
@@ -69,17 +72,26 @@ def compare(layer, space, hw, starts: int, steps: int, seed: int = 0):
     params = jax.vmap(space.init)(jax.random.split(key, starts))
     adam = optax.adam(optax.cosine_decay_schedule(0.3, steps, 0.05))
 
-    def descend(params):
-        def step(state, _):
-            params, opt, best = state
-            value, slope = jax.value_and_grad(lambda p: objective(space.decode(p)))(params)
-            updates, opt = adam.update(slope, opt)
-            return (optax.apply_updates(params, updates), opt, jnp.minimum(best, value)), value
+    # Forward mode, one start at a time: the same slopes as backward and in a batch, traced and compiled in
+    # half the time, which is nearly all of it. A step still counts as what a gradient in a batch costs.
+    flat, filled = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], params))
 
-        (params, _, best), values = jax.lax.scan(step, (params, adam.init(params), jnp.inf), length=steps)
-        return values[0], jnp.minimum(best, objective(space.decode(params)))
+    @jax.jit
+    def descend(at, opt):
+        along = lambda tangent: jax.jvp(lambda x: objective(space.decode(filled(x))), (at,), (tangent,))
+        value, slope = jax.vmap(along)(jnp.eye(flat.size))
+        updates, opt = adam.update(slope, opt)
+        return value[0], optax.apply_updates(at, updates), opt
 
-    first, after = jax.jit(jax.vmap(descend))(params)
+    def descent(at):
+        values, opt = [], adam.init(at)
+        for _ in range(steps + 1):  # and where the last step ends
+            value, at, opt = descend(at, opt)
+            values.append(float(value))
+        return values
+
+    values = np.array([descent(at) for at in jax.vmap(lambda one: ravel_pytree(one)[0])(params)])
+    first, after = values[:, 0], values.min(axis=1)
 
     # Random moves from the same starts, in index vectors.
     rng = np.random.default_rng(seed)
