@@ -26,14 +26,7 @@ def _smallest_primes() -> np.ndarray:
 _PRIME = _smallest_primes()
 
 
-def random_batch(hierarchy, n: int, seed: int = 0):
-    """(layers, nests) with leaves (n,), numpy float32, for one hierarchy.
-
-    Layers of the zoo; a quarter with other strides and dilations. Each prime of each extent goes to a
-    random level, in time or along an allowed axis as long as the fan-out has room; any order. A third of
-    the extents is padded to a multiple of 2 to 8 first. Capacities are not looked at.
-    """
-    rng = np.random.default_rng(seed)
+def _zoo_layers(rng, n: int):
     nets = [workloads.load(name).merged() for name in NETWORKS]
     rows = [jax.tree.map(lambda leaf, net=net: np.asarray(leaf)[: net.size], net.layers) for net in nets]
     every = jax.tree.map(lambda *leaves: np.concatenate(leaves), *rows)
@@ -44,7 +37,19 @@ def random_batch(hierarchy, n: int, seed: int = 0):
         name: np.float32(np.where(other, rng.integers(1, 4, n), getattr(layer, name)))
         for name in ("stride_h", "stride_w", "dilation_h", "dilation_w")
     }
-    layer = replace(layer, **steps)
+    return replace(layer, **steps)
+
+
+def random_batch(hierarchy, n: int, seed: int = 0, layer=None):
+    """(layers, nests) with leaves (n,), numpy float32, for one hierarchy.
+
+    Layers of the zoo; a quarter with other strides and dilations. Each prime of each extent goes to a
+    random level, in time or along an allowed axis as long as the fan-out has room; any order. A third of
+    the extents is padded to a multiple of 2 to 8 first. Capacities are not looked at. ``layer``: one to take
+    as it is instead of those of the zoo.
+    """
+    rng = np.random.default_rng(seed)
+    layer = _zoo_layers(rng, n) if layer is None else jax.tree.map(lambda v: np.full(n, v, np.float32), layer)
     depth = len(hierarchy.levels)
     fan = {axis: [int(getattr(level, f"fanout_{axis}")) for level in hierarchy.levels] for axis in ("x", "y")}
     made = {kind: np.ones((depth, len(LOOPS), n), np.int64) for kind in ("time", "x", "y")}
