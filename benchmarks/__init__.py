@@ -14,6 +14,7 @@ A script is any file here without a leading underscore that has
 * ``QUICK``, a list of arguments for the form that `python -m benchmarks` runs: at most about half a minute on
   two quiet cores. ``[]`` says that the defaults are quick. Without it the script runs as it is and is
   stopped at ``--limit`` seconds;
+* ``LEFT_OUT``, a phrase: what the quick form leaves out, printed before the run and written to the files;
 * one call or more of `_common.write(name, result)`, which adds the machine, the versions, the command and
   the form. What a quick form measures goes to ``results/quick/`` and says so, so that it never takes the
   place of a full measurement in ``results/``.

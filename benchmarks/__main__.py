@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,29 +19,43 @@ HERE = Path(__file__).parent
 
 
 def found() -> dict[str, dict]:
-    """Every script: {"question": first line of its docstring, "quick": arguments or None}. Imports none."""
+    """Every script, without importing it: {"question": ..., "quick": arguments or None, "left_out": ...}.
+
+    question: first line of its docstring.  left_out: what the quick form does not measure.
+    """
     scripts = {}
     for path in sorted(HERE.glob("[!_]*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
         if "main" not in functions:
             continue
-        quick = None
-        for node in tree.body:
-            if isinstance(node, ast.Assign) and any(getattr(t, "id", "") == "QUICK" for t in node.targets):
-                quick = [str(word) for word in ast.literal_eval(node.value)]
-        scripts[path.stem] = {"question": (ast.get_docstring(tree) or "").partition("\n")[0], "quick": quick}
+        constants = {
+            target.id: node.value
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if getattr(target, "id", "") in ("QUICK", "LEFT_OUT")
+        }
+        read = {name: ast.literal_eval(value) for name, value in constants.items()}
+        scripts[path.stem] = {
+            "question": (ast.get_docstring(tree) or "").partition("\n")[0],
+            "quick": [str(word) for word in read["QUICK"]] if "QUICK" in read else None,
+            "left_out": read.get("LEFT_OUT", ""),
+        }
     return scripts
 
 
-def run(name: str, quick: list[str] | None, limit: float | None) -> dict:
-    """One script in a process of its own: seconds, CPU seconds, exit code, files written."""
+def run(name: str, quick: list[str] | None, limit: float | None, form: str = "quick") -> dict:
+    """One script in a process of its own: seconds, CPU seconds, exit code, files written.
+
+    form: what its files say of it.
+    """
     arguments = quick or []
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")]),
     }
-    environment["BENCHMARKS_FORM"] = "full" if quick is None else "quick"
+    environment["BENCHMARKS_FORM"] = "full" if quick is None else form
     started, begin = time.time(), time.perf_counter()
     cpu = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
@@ -87,12 +102,21 @@ def main(arguments=None) -> int:
             quick = scripts[name]["quick"]
             form = "no quick form" if quick is None else " ".join(quick) or "as it is"
             print(f"{name.ljust(width)}  {scripts[name]['question']}\n{' ' * width}  quick: {form}")
+            if scripts[name]["left_out"]:
+                print(f"{' ' * width}  left out: {scripts[name]['left_out']}")
         return 0
     rows = []
     for name in names:
         print(f"\n== {name}: {scripts[name]['question']}", flush=True)
-        quick = None if options.full else scripts[name]["quick"] or []
-        rows.append(run(name, quick, None if options.full else options.limit))
+        if options.full:
+            rows.append(run(name, None, None))
+            continue
+        quick, form = scripts[name]["quick"] or [], "quick"
+        if quick:
+            left_out = scripts[name]["left_out"] or "see the arguments beside the defaults in --help"
+            form = f"quick ({shlex.join(quick)}); left out: {left_out}"
+        print(form if quick else "quick: as it is", flush=True)
+        rows.append(run(name, quick, options.limit, form))
     failed = [row for row in rows if row["code"] != 0]
     _common.table(
         f"{len(rows)} benchmarks, {sum(row['seconds'] for row in rows):.0f} s, {len(failed)} failed",

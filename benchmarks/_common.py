@@ -87,12 +87,13 @@ def read(name: str) -> dict:
 def write(name: str, result: dict) -> None:
     """``results/NAME.json`` with machine, command and form beside the figures; quick forms in ``quick/``."""
     form = os.environ.get("BENCHMARKS_FORM", "")
-    folder = RESULTS / "quick" if form == "quick" else RESULTS
+    quick = form.startswith("quick")
+    folder = RESULTS / "quick" if quick else RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     script = Path(sys.argv[0]).stem
     about = {
         "command": " ".join(["python -m", f"benchmarks.{script}", *sys.argv[1:]]),
-        "form": "quick: reduced by the arguments of the command" if form == "quick" else "as commanded",
+        "form": form if quick else "as commanded",
     }
     path = folder / f"{name}.json"
     path.write_text(json.dumps({**about, "machine": machine(), **result}, indent=1, default=float) + "\n")

@@ -33,6 +33,7 @@ BUILD = _common.BUILD / "aqgan"
 SAMPLES, KEPT = 64, 8
 ENDS = ("low", "high")
 QUICK = ["--show"]
+LEFT_OUT = "every training: only the tables of the kept results are printed"
 BUDGETS = ("30 %", "10 %", "2 %", "below all")  # of random designs of the wished accuracy are smaller
 NEAR = 0.015  # of the target: counts as meeting it
 

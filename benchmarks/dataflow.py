@@ -22,6 +22,7 @@ from diffhw._cli._progress import Progress
 from diffhw.models import dataflow, roofline
 
 QUICK = ["--rounds", "5", "--forms", "value"]
+LEFT_OUT = "the gradient; the million random mappings; float64 beside float32"
 
 
 def totals(layer, hw, mapping):

@@ -37,7 +37,7 @@ from diffhw.models import (
     systolic,
 )
 
-QUICK = ["--designs", "65536"]
+QUICK = ["--models", "systolic", "loopnest", "--designs", "32768"]
 EXACT_TO = 2.0**24
 BAR = 1e-6
 MODELS = ("systolic", "dataflow", "loopnest")

@@ -21,6 +21,7 @@ from diffhw.mappings import LOOPS, ORDERS, LoopLevel, LoopNest, loop_order
 from diffhw.models import loopnest
 
 QUICK = ["--batches", "8192"]
+LEFT_OUT = "batches of 4,096, 32,768 and 131,072"
 
 PLACES = np.array([[loop_order(order)[d] for d in LOOPS] for order in ORDERS.values()], np.float32)
 NETWORKS = ("resnet50", "mobilenet_v2", "bert_base", "vgg16")

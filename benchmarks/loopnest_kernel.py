@@ -25,7 +25,8 @@ from diffhw.fusing import joined
 from diffhw.mappings import LOOPS, LoopLevel, LoopNest
 from diffhw.models import loopnest
 
-QUICK = ["--rounds", "5"]
+QUICK = ["--batches", "65536", "--rounds", "5",
+         "--forms", "value", "value, in blocks", "objective, in blocks", "+ gradient, joined"]  # fmt: skip
 
 NAMES = ("energy", "cycles", "violation")
 KINDS = ("conv", "gemm")

@@ -1,6 +1,6 @@
 """Marvel: full layers beside three fixed styles, and what pruning and decoupling cost on small ones.
 
-    python -m benchmarks.marvel [--platform p1] [--network resnet50] [--objective edp] [--json FILE]
+    python -m benchmarks.marvel [--platform p1] [--network resnet50] [--objective edp] [--parts full ...]
 
 Full layers: seconds after compile, size of the space before and after, bytes moved, runtime, energy, EDP.
 Small layers (K, C <= 16, P, Q <= 14): every tile size, order of the loops and layout enumerated under the
@@ -21,10 +21,15 @@ from diffhw.recipes._marvel_off_chip import off_chip
 from diffhw.recipes._marvel_on_chip import Machine, candidates, dataflow_tile, evaluate
 from diffhw.workloads import Layer
 
-QUICK = ["--network", "alexnet", "--small", "2", "--joint", "1"]
+QUICK = ["--network", "alexnet", "--layers", "conv3", "conv5", "fc6", "--small", "2",
+         "--parts", "full", "off_chip_rules"]  # fmt: skip
+LEFT_OUT = (
+    "ResNet-50 (three layers of AlexNet instead), 22 of 24 small layers, on-chip rules, the joint search"
+)
 
 BLOCK = 8  # elements, for small layers
 WIDTH = {"w": 1.0, "i": 1.0, "o": 1.0, "psum": 1.0}
+PARTS = ("full", "off_chip_rules", "on_chip_rules", "decoupling")
 OFF_CHIP_RULES = ("P1", "P2", "P5", "P6", "P7")
 
 
@@ -68,18 +73,22 @@ def least_movement(layer: Layer, capacity: float, rules) -> float:
     return float(found.movement[0])
 
 
-def full(network: str, platform: str, objective: str) -> dict:
-    """Every distinct layer of a network."""
+def full(network: str, platform: str, objective: str, wanted) -> dict:
+    """Every distinct layer of a network, or those of the ``wanted`` names."""
     net = workloads.load(network).merged()
-    layers = net.rows()
+    named = dict(zip(net.names, net.rows(), strict=True))
+    if unknown := [name for name in wanted or () if name not in named]:
+        raise SystemExit(f"{network} has no layer {unknown[0]!r}; it has {', '.join(named)}")
+    named = {name: named[name] for name in wanted or named}
+    layers = list(named.values())
     start = time.perf_counter()
     for layer in layers:
         marvel(layer, platform, objective=objective)
     compile_s = time.perf_counter() - start
     rows, shown = [], []
-    for name, layer in zip(net.names, layers):
+    for name, layer in named.items():
         seconds = []
-        for _ in range(3):
+        for _ in range(5):
             found = marvel(layer, platform, objective=objective)
             seconds.append(found.seconds)
         row = {
@@ -263,17 +272,23 @@ def main(arguments=None) -> None:
     parser.add_argument("--platform", default="p1", help="p1 (edge, default), p2, or hardware")
     parser.add_argument("--network", default="resnet50")
     parser.add_argument("--objective", default="edp", choices=("edp", "latency", "energy"))
+    parser.add_argument("--layers", nargs="*", help="of the network, by name (default all)")
+    parser.add_argument("--parts", nargs="*", default=PARTS, choices=PARTS, help="(default all)")
     parser.add_argument("--small", type=int, default=24, help="small layers (default 24)")
     parser.add_argument("--joint", type=int, default=6, help="of these also searched jointly (default 6)")
     parser.add_argument("--json", help="write the figures to this file")
     args = parser.parse_args(arguments)
     result: dict = {"rules": MARVEL_RULES, "machine": _common.machine()}
-    result["full"] = full(args.network, args.platform, args.objective)
-    result["off_chip_rules"] = small(args.small)
+    if "full" in args.parts:
+        result["full"] = full(args.network, args.platform, args.objective, args.layers)
+    if "off_chip_rules" in args.parts:
+        result["off_chip_rules"] = small(args.small)
     # The array's sums take four bytes.
     few = [(layer, 3 * capacity + 600) for layer, capacity in small_layers(args.small).values()][: args.joint]
-    result["on_chip_rules"] = on_chip_rules(few)
-    result["decoupling"] = decoupling(few)
+    if "on_chip_rules" in args.parts:
+        result["on_chip_rules"] = on_chip_rules(few)
+    if "decoupling" in args.parts:
+        result["decoupling"] = decoupling(few)
     _common.write("marvel", {name: part for name, part in result.items() if name != "machine"})
     if args.json:
         with open(args.json, "w") as file:

@@ -32,7 +32,8 @@ from diffhw import hardware, workloads
 from diffhw.fusing import joined
 from diffhw.models import dataflow, loopnest, systolic
 
-QUICK = ["--models", "systolic", "loopnest", "--quick", "--rounds", "5"]
+QUICK = ["--models", "systolic", "--quick", "--rounds", "5"]
+LEFT_OUT = "the dataflow and loop-nest models (but for memory levels), half of the sizes, gradients"
 MODELS = ("systolic", "dataflow", "loopnest")
 PARTS = ("layers", "designs", "levels", "cores", "limits")
 LAYERS = (16, 64, 256)

@@ -5,7 +5,7 @@ One GEMM-like layer on the systolic model, 1.0e9 designs (sides, three buffers, 
 figure only, which the compiler fuses with the evaluation; "stored" writes the figures to memory,
 which any use of single designs needs; "vmap" is the model over arrays of ready values.
 
-    python -m benchmarks.sweep [--rounds R] [--whole]
+    python -m benchmarks.sweep [--rounds R] [--orders enumerate ...] [--whole]
 
 --whole: the whole space through `search.sweep`, with files, and the peak memory.
 """
@@ -26,8 +26,10 @@ from diffhw import search
 from diffhw.search._sweep_order import order_of
 from diffhw.search._sweep_program import Figures, Program
 
-QUICK = ["--rounds", "5"]
+QUICK = ["--rounds", "5", "--orders", "enumerate"]
+LEFT_OUT = "two of the three orders: random and low-discrepancy; the whole space"
 
+ORDERS = ("enumerate", "random", "low-discrepancy")
 AXES = ("latency_s", "energy_pj", "area_mm2")
 NAMES = ("edp", *AXES, "feasible")
 CALL = 1 << 22
@@ -69,12 +71,13 @@ def swept(order, evaluate, axes: tuple[str, ...]):
 def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds, at least 5 (default 7)")
+    parser.add_argument("--orders", nargs="*", default=ORDERS, choices=ORDERS, help="(default: all)")
     parser.add_argument("--whole", action="store_true", help="also the whole space")
     options = parser.parse_args(arguments)
     evaluate, space = problem()
     only = lambda design: {name: value for name, value in evaluate(design).items() if name in NAMES}
     rows, results = [], []
-    for name in ("enumerate", "random", "low-discrepancy"):
+    for name in options.orders:
         order = order_of(name, space, 1 << 15, 0)
         position = (1 << 28) - (1 << 28) % order.grain
         count = CALL // order.block * order.block

@@ -1,11 +1,12 @@
 """Can a generator of bit widths be trained through the quantized network itself?
 
-    python -m benchmarks.through_network [--seeds 0 1] [--passes 7300]
+    python -m benchmarks.through_network [--seeds 0 1] [--passes 7300] [--ways score ...] [--fresh]
 
 On a network whose 32,768 configurations are all evaluated (`tiny_bit_problem`, trained here), every way of
 `recipes.through_network` with and without entropy, at the same number of network passes (a gradient counts
 as three), and `recipes.aqgan` with as many evaluations beside them. Raw error: mean |accuracy - target| in
-points over 64 samples, by the exact table; 20 targets. Rows finished before are kept in benchmarks/build.
+points over 64 samples, by the exact table; 20 targets. The network, its table and rows finished before are
+kept in benchmarks/build; --fresh measures the rows again.
 """
 
 import argparse
@@ -17,7 +18,8 @@ import numpy as np
 
 from benchmarks import _common
 
-QUICK = ["--ways", "score", "--passes", "1500"]
+QUICK = ["--ways", "score", "--entropies", "0.02", "--passes", "1500", "--fresh"]
+LEFT_OUT = "three of the four ways, two of the three entropies, four fifths of the passes"
 
 KEPT = _common.BUILD / "through_network"
 TARGETS = np.linspace(0.30, 0.97, 20)
@@ -91,13 +93,15 @@ def of_data(problem, table: np.ndarray) -> dict:
     return {"distinct": float(np.mean(rows, 0)[0]), "pairwise_distance": float(np.mean(rows, 0)[1])}
 
 
-def measure(problem, table, way: str, entropy, seed: int, passes: int, budgets: tuple[str, ...]) -> dict:
-    """One row; from an earlier run if it was finished."""
+def measure(
+    problem, table, way: str, entropy, seed: int, passes: int, budgets: tuple[str, ...], fresh: bool
+) -> dict:
+    """One row; from an earlier run if it was finished, unless ``fresh``."""
     from diffhw import recipes
 
     name = "-".join(map(str, (way, entropy, seed, passes, *budgets)))
     at = KEPT / f"{problem.fingerprint[:16]}-{name}.json"
-    if at.exists():
+    if at.exists() and not fresh:
         return json.loads(at.read_text())
     begin = time.perf_counter()
     if way == "aqgan":
@@ -136,6 +140,8 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=7300, help="of the network over the selection images")
     parser.add_argument("--budgets", nargs="*", default=[], help="further conditions, such as bytes")
     parser.add_argument("--ways", nargs="+", default=["implicit", "relaxed", "score", "aqgan"])
+    parser.add_argument("--entropies", nargs="+", type=float, default=[0.0, 0.02, 0.06])
+    parser.add_argument("--fresh", action="store_true", help="measure what was finished before again")
     parser.add_argument("--json", default="through_network", help="name of the result file")
     args = parser.parse_args()
     from diffhw.recipes._bit_front import tiny_bit_problem
@@ -145,10 +151,11 @@ def main() -> None:
     table = exact_table(problem)
     rows, found = [], []
     for way, entropy in CASES:
-        if way not in args.ways:
+        if way not in args.ways or entropy not in (None, *args.entropies):
             continue
         for seed in args.seeds:
-            found.append(measure(problem, table, way, entropy, seed, args.passes, tuple(args.budgets)))
+            asked = (way, entropy, seed, args.passes, tuple(args.budgets), args.fresh)
+            found.append(measure(problem, table, *asked))
         same = found[-len(args.seeds) :]
         mean = lambda key, same=same: float(np.mean([one[key] for one in same]))
         rows.append(

@@ -24,6 +24,7 @@ from diffhw.validation._zigzag_loopnest import Nested, as_loopnest
 from diffhw.validation._zigzag_read import Unanswerable, read_architectures, read_rows
 
 QUICK = ["tests/data/zigzag_rows.jsonl", "--limit", "200"]
+LEFT_OUT = "four fifths of the partial mappings kept per level"
 
 
 def recost(nested: Nested) -> tuple[float, float, float]:
