@@ -1,10 +1,19 @@
-"""A function of one design for a whole batch, as fast as the processor's cores and caches allow.
+"""A function of one design for a whole batch, as fast as the processor's cores, vectors and caches allow.
 
 `jax.vmap` alone carries each intermediate array of a batch through memory, and XLA on CPU cuts each kernel
-between the cores, which wait for one another after every one. `in_blocks` walks the batch in blocks that
-stay in a core's cache, each device by itself. Measured in docs/performance.md, "In blocks, a core a device".
+between the cores, which wait for one another after every one; it takes vectors of half the width that newer
+processors have, and the results of every call lie in memory that the system has to hand out first.
+
+- `at_once`: one call for the batch, vectors of full width. For a function that is one kernel (what
+  `diffhw.fusing.joined` makes), or on an accelerator.
+- `in_blocks`: the batch in blocks that stay in a core's cache, each device by itself. For a model of many
+  kernels.
+- `keep_memory`: of the process; for a program that makes many calls.
+
+Measured in docs/performance.md, "In blocks, a core a device" and "Wide vectors and kept memory".
 """
 
+import ctypes
 from collections.abc import Callable, Sequence
 
 import jax
@@ -14,30 +23,63 @@ from jax import lax
 from jax.core import Tracer
 from jax.sharding import Mesh, PartitionSpec
 
-__all__ = ["in_blocks"]
+__all__ = ["at_once", "in_blocks", "keep_memory"]
 
 _BLOCK = 256
-_CPU_OPTIONS = {
-    # One device is one core: its kernels are not cut between threads.
-    "xla_disable_hlo_passes": "cpu-parallel-task-assigner",
-    # XLA takes 256 bits where the processor has 512.
-    "xla_cpu_prefer_vector_width": 512,
-}
+# XLA takes 256 bits where the processor has 512.
+WIDE = {"xla_cpu_prefer_vector_width": 512}
+# One device is one core: its kernels are not cut between threads.
+UNCUT = {"xla_disable_hlo_passes": "cpu-parallel-task-assigner"}
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
 class _Program:
     """A jitted function that says why it is not called under another one."""
 
-    def __init__(self, jitted):
-        self._jitted, self.lower = jitted, jitted.lower
+    def __init__(self, jitted, name: str):
+        self._jitted, self._name, self.lower = jitted, name, jitted.lower
 
     def __call__(self, *args):
         if any(isinstance(x, Tracer) for x in jax.tree.leaves(args)):
             raise TypeError(
-                "in_blocks makes a program of its own: call it outside of jax.jit, jax.grad and the like, or "
-                "use jax.vmap there (gradients belong inside its function)"
+                f"{self._name} makes a program of its own: call it outside of jax.jit, jax.grad and the "
+                "like, or use jax.vmap there (gradients belong inside its function)"
             )
         return self._jitted(*args)
+
+
+def at_once(function: Callable) -> Callable:
+    """``jax.jit(jax.vmap(function))`` with the widest vectors of the processor (on CPU; elsewhere just that).
+
+    function: of any pytrees, for one design. Fastest where it is one kernel: see `diffhw.fusing.joined`.
+
+    Returns a jitted function (called, or ``.lower(*args).compile()``) of positional arguments, every leaf
+    with the same leading axis. Results are those of vmap up to contractions (fused multiply-adds) that the
+    compiler chooses per program. Gradients belong inside ``function``.
+    Raises TypeError under `jax.jit` and other transforms; ValueError (of vmap) for unequal leading axes.
+
+    >>> import jax
+    >>> at_once(lambda x, y: x * y)(jax.numpy.arange(3.0), jax.numpy.ones(3)).tolist()
+    [0.0, 1.0, 2.0]
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    return _Program(jax.jit(jax.vmap(function), compiler_options=WIDE if on_cpu else None), "at_once")
+
+
+def keep_memory() -> bool:
+    """Lets this process keep the memory that it frees, for its next arrays; True if it could be told.
+
+    The results of every call lie in new memory, which the system hands out page by page: for large batches
+    that costs as much time as the models themselves. With glibc (most Linux systems) malloc is told to hand
+    nothing back and to map nothing apart below 1 GiB; elsewhere nothing happens and the answer is False.
+    A setting of the whole process, which then keeps its peak of memory until it ends: for a program or a
+    notebook to call, before it starts; diffhw never does by itself.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # no such function; no such library (Windows)
+        return False
+    return bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1) and mallopt(_MMAP_THRESHOLD, 2**30))
 
 
 def in_blocks(function: Callable, block: int | None = None, devices: Sequence | None = None) -> Callable:
@@ -73,6 +115,8 @@ def in_blocks(function: Callable, block: int | None = None, devices: Sequence | 
 
     def walk(size, args):
         """One device's share: a whole number of blocks."""
+        if jax.tree.leaves(args)[0].shape[0] == size:  # one block: nothing to walk, nothing to copy
+            return jax.vmap(function)(*args)
         steps = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), args)
         out = lax.map(lambda rows: jax.vmap(function)(*lax.optimization_barrier(rows)), steps)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
@@ -94,4 +138,4 @@ def in_blocks(function: Callable, block: int | None = None, devices: Sequence | 
         out = shared(*rows)
         return jax.tree.map(lambda x: x[:count], out) if missing else out
 
-    return _Program(jax.jit(run, compiler_options=_CPU_OPTIONS if on_cpu else None))
+    return _Program(jax.jit(run, compiler_options=WIDE | UNCUT if on_cpu else None), "in_blocks")

@@ -26,6 +26,8 @@ __all__ = [
     "ceil_ratio",
     "fits",
     "floor_div",
+    "if_fits",
+    "is_infinite",
     "is_one",
     "log",
     "maximum",
@@ -149,6 +151,23 @@ def _fits_jvp(primals, tangents):
 
 
 @jax.custom_jvp
+def if_fits(footprint, capacity, inside, outside):
+    """``inside`` where ``footprint <= capacity``, else ``outside``: one selection.
+
+    Slopes: those of ``fits * inside + (1 - fits) * outside`` with the surrogate of `fits`.
+    """
+    return jnp.where(footprint <= capacity, inside, outside)
+
+
+@if_fits.defjvp
+def _if_fits_jvp(primals, tangents):
+    footprint, capacity, inside, outside = primals
+    _, slope = _fits_jvp(primals[:2], tangents[:2])
+    along = jnp.where(footprint <= capacity, tangents[2], tangents[3])
+    return if_fits(*primals), along + (inside - outside) * slope
+
+
+@jax.custom_jvp
 def before(a, b):
     """1.0 where ``a < b``, else 0.0: whether a place in an order comes before another.
 
@@ -242,6 +261,11 @@ def minimum(a, b) -> Array:
 def is_one(value) -> bool:
     """True for a number that is 1 wherever it is known; False for a traced one."""
     return not isinstance(value, Tracer) and bool(np.all(np.asarray(value) == 1))
+
+
+def is_infinite(value) -> bool:
+    """True for a number known to be infinite, a limit that never binds; False for a traced one."""
+    return not isinstance(value, Tracer) and bool(np.all(np.isinf(np.asarray(value))))
 
 
 def as_float(value) -> Array:

@@ -1,4 +1,9 @@
-"""`in_blocks`: what vmap gives, for batches of any length on any number of devices."""
+"""`in_blocks` and `at_once`: what vmap gives, for batches of any length; what a process keeps of its memory."""
+
+import platform
+import subprocess
+import sys
+import textwrap
 
 import chex
 import jax
@@ -6,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffhw.batching import in_blocks
+from diffhw.batching import at_once, in_blocks
 
 
 def work(x, y):
@@ -66,3 +71,37 @@ def test_is_a_program_of_its_own(transform):
 def test_sentences(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_at_once_equals_vmap_with_gradients_inside():
+    args = inputs(65)
+    chex.assert_trees_all_close(at_once(work)(*args), jax.vmap(work)(*args), rtol=1e-6)
+    slope = at_once(jax.grad(lambda x: jnp.sin(x) * x))(jnp.arange(5.0))
+    np.testing.assert_allclose(slope, np.sin(np.arange(5)) + np.arange(5) * np.cos(np.arange(5)), rtol=1e-6)
+
+
+def test_at_once_says_what_it_cannot_take():
+    with pytest.raises(TypeError, match="at_once makes a program of its own"):
+        jax.jit(at_once(jnp.sin))(jnp.ones(3))
+    with pytest.raises(ValueError, match="inconsistent sizes"):
+        at_once(jnp.add)(jnp.ones(3), jnp.ones(4))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="keep_memory needs glibc")
+@pytest.mark.parametrize("keep", [True, False])
+def test_keep_memory_keeps_what_arrays_leave(keep):
+    """Resident memory after 200 MB of arrays are gone: still there, or handed back."""
+    code = f"""
+        import numpy as np
+        from diffhw.batching import keep_memory
+
+        if {keep}:
+            assert keep_memory()
+        resident = lambda: int(next(x for x in open("/proc/self/status") if x.startswith("VmRSS")).split()[1])
+        before = resident()
+        arrays = [np.ones(1 << 18, np.float32) for _ in range(200)]
+        assert resident() - before > 190_000
+        del arrays
+        assert (resident() - before > 190_000) == {keep}
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)

@@ -23,9 +23,7 @@ import functools
 import operator
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
-from jax.core import Tracer
 
 from diffhw.hardware import Hierarchy
 from diffhw.mappings import LOOPS, LoopNest
@@ -34,7 +32,7 @@ from diffhw.models._loopnest_counts import LoopnestCounts, loopnest_counts
 from diffhw.models._loopnest_links import Links
 from diffhw.models._model import with_kernel
 from diffhw.models._network import network_cost
-from diffhw.numerics import ceil_div, ceil_ratio, maximum
+from diffhw.numerics import ceil_div, ceil_ratio, is_infinite, maximum
 from diffhw.workloads import Layer, Network
 
 __all__ = ["TENSORS", "level_cycles", "level_energy_pj", "loopnest"]
@@ -58,11 +56,6 @@ def level_energy_pj(hierarchy: Hierarchy, counts: LoopnestCounts) -> dict[str, A
     return parts
 
 
-def _unlimited(port) -> bool:
-    """True for a port that is known to have no limit; False for a traced one."""
-    return not isinstance(port, Tracer) and bool(np.all(np.isinf(np.asarray(port))))
-
-
 def level_cycles(hierarchy: Hierarchy, counts: LoopnestCounts) -> tuple[Array, ...]:
     """Cycles that each level needs, innermost first: at least the compute cycles, more where a port binds."""
     found = []
@@ -75,7 +68,7 @@ def level_cycles(hierarchy: Hierarchy, counts: LoopnestCounts) -> tuple[Array, .
         cycles = counts.compute_cycles
         for amount, port in ((reads, "read"), (writes, "write"), (reads + writes, "shared")):
             width = getattr(level, f"{port}_bits_per_cycle")
-            if not _unlimited(width):
+            if not is_infinite(width):
                 cycles = maximum(cycles, amount / width)
         found.append(cycles)
     return tuple(found)
@@ -112,7 +105,7 @@ def _slowest(hierarchy: Hierarchy, counts: LoopnestCounts) -> tuple[Array, Array
             (tuple(map(operator.add, reads, writes)), level.shared_bits_per_cycle),
         )
         for (many, few), per_cycle in ports:
-            if _unlimited(per_cycle):
+            if is_infinite(per_cycle):
                 continue
             cycles = (many * _CHUNK + few) / per_cycle
             binds = cycles > longest

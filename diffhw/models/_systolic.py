@@ -38,7 +38,7 @@ from diffhw.models._model import with_kernel
 from diffhw.models._network import network_cost
 from diffhw.models._systolic_array import ArrayCounts, array_counts, pick
 from diffhw.models._systolic_memory import demand_of, runtime
-from diffhw.numerics import fits, maximum, minimum, reciprocal
+from diffhw.numerics import fits, is_infinite, maximum, minimum, reciprocal
 from diffhw.workloads import Layer, Network
 
 __all__ = ["ArrayCounts", "array_counts", "systolic"]
@@ -68,7 +68,8 @@ class _Rates:
     leakage_pj: Array  # per cycle
     dram_static_pj: Array
     dram_bytes_per_cycle: Array
-    ports: tuple[tuple[Array, ...], ...]  # of the buffers of w, i, o: cycles per byte read, written, either
+    # Of the buffers of w, i, o: cycles per byte read, written, either; None where that never binds.
+    ports: tuple[tuple[Array | None, ...], ...]
     area: dict[str, Array]
 
 
@@ -83,7 +84,7 @@ def _rates(hw: Accelerator, precision: Precision) -> _Rates:
     ]
     ports = tuple(
         tuple(
-            reciprocal(bytes_per_cycle) * reciprocal(lv.instances)
+            None if is_infinite(bytes_per_cycle) else reciprocal(bytes_per_cycle) * reciprocal(lv.instances)
             for bytes_per_cycle in (
                 lv.read_bytes_per_cycle,
                 lv.write_bytes_per_cycle,
@@ -119,10 +120,12 @@ def _rates(hw: Accelerator, precision: Precision) -> _Rates:
     )
 
 
-def _port_cycles(port, read, write):
-    """Cycles a buffer's ports need (0 for the default ports, as wide as the array's edge)."""
-    per_read, per_write, per_byte = port
-    return maximum(maximum(read * per_read, write * per_write), (read + write) * per_byte)
+def _port_cycles(cycles, port, read, write):
+    """``cycles``, or more where a buffer's ports need it; the default ones, as wide as the array, never."""
+    for amount, per_byte in zip((read, write, read + write), port, strict=True):
+        if per_byte is not None:
+            cycles = maximum(cycles, amount * per_byte)
+    return cycles
 
 
 def _dataflow_cost(layer: Layer, hw: Accelerator, rates: _Rates, dataflow, keep_input, keep_output) -> Cost:
@@ -151,7 +154,7 @@ def _dataflow_cost(layer: Layer, hw: Accelerator, rates: _Rates, dataflow, keep_
     cycles = runtime(counts, d, g, rates.dram_bytes_per_cycle)
     for name, port in zip(("weight", "input", "output"), rates.ports, strict=True):
         read, write = traffic[f"sram_{name}_read"], traffic[f"sram_{name}_write"]
-        cycles = maximum(cycles, _port_cycles(port, read, write))
+        cycles = _port_cycles(cycles, port, read, write)
 
     macs = g * m * n * k
     # Bits that move to a neighbour with each MAC, and those of the operand that is moved in or out once.

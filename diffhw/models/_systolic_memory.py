@@ -9,7 +9,7 @@ from jax import Array
 
 from diffhw.models._roofline import touched
 from diffhw.models._systolic_array import ArrayCounts, pick
-from diffhw.numerics import ceil_div, fits, floor_div, maximum, minimum, reciprocal
+from diffhw.numerics import ceil_div, floor_div, if_fits, maximum, minimum, reciprocal
 from diffhw.workloads import Layer
 
 __all__ = ["Demand", "demand_of", "runtime"]
@@ -64,28 +64,27 @@ def demand_of(layer, rates, counts, rows, cols, m, n, k, dataflow, keep_input, k
         im2col,
         pick(dataflow, maximum(tiles * held, distinct), im2col, maximum(tiles * held, distinct)),
     )
-    slides = fits(held * input_bytes, rates.input_half)
-    one_pass = keep_input * input_bytes * (slides * minimum(distinct + cut, again) + (1 - slides) * again)
-    keeps_inputs = fits(distinct * input_bytes, rates.input_half)
-    later_inputs = pick(dataflow, 1.0, 1.0, 0.0) * (1 - keeps_inputs) * one_pass
+    slid = minimum(distinct + cut, again)
+    one_pass = keep_input * input_bytes * if_fits(held * input_bytes, rates.input_half, slid, again)
+    later_inputs = if_fits(distinct * input_bytes, rates.input_half, zero, one_pass)
+    later_inputs = pick(dataflow, later_inputs, later_inputs, zero)
 
     # Weights: os keeps the tile of a column, is the whole operand, ws loads each word once.
     weights = k * n * weight_bytes
     column_tile = k * minimum(cols, n) * weight_bytes
-    keeps_weights = fits(pick(dataflow, column_tile, 0.0 * weights, weights), rates.weight_half)
-    lost = 1 - keeps_weights
-    weight_read = weights * (1 + pick(dataflow, (nr - 1) * lost, 0.0, (nc - 1) * lost))
-    column = pick(dataflow, keeps_weights * weights * per_col, 0.0, 0.0) + zero
+    needed = pick(dataflow, column_tile, zero, weights)
+    kept = lambda inside, outside: if_fits(needed, rates.weight_half, inside, outside)
+    weight_read = pick(dataflow, kept(weights, weights * nr), weights, kept(weights, weights * nc))
+    column = pick(dataflow, kept(weights * per_col, zero), zero, zero)
     stationary = pick(dataflow, zero, weights, one_pass) * per_row * per_col
-    of_column = pick(dataflow, lost * weights * per_col, 0.0, 0.0)
+    of_column = pick(dataflow, kept(zero, weights * per_col), 0.0, 0.0)
     first = pick(dataflow, one_pass, one_pass, weights) * per_row + of_column
-    later = pick(dataflow, later_inputs, later_inputs, lost * weights) * per_row + of_column
+    later = pick(dataflow, later_inputs, later_inputs, kept(zero, weights)) * per_row + of_column
     input_read = one_pass + (nc - 1) * later_inputs
 
     # Partial sums of one column of folds.
     psum_tile = pick(dataflow, zero, m * minimum(cols, n), n * minimum(cols, m))
-    spill = 1 - fits(psum_tile * psum_bytes, rates.output_half)
-    spilled = spill * m * n * (nr - 1) * psum_bytes
+    spilled = if_fits(psum_tile * psum_bytes, rates.output_half, zero, m * n * (nr - 1) * psum_bytes)
     # Spilled sums must be written before they are read, so both stand in the order of need.
     per_fold_spill = 2 * spilled * per_row * per_col
     return Demand(

@@ -69,6 +69,23 @@ def test_ceil_ratio_has_the_slope_of_ceil_div():
         np.testing.assert_allclose(*slopes)
 
 
+def test_ceil_ratio_of_a_dividend_in_two_parts():
+    """276,992,016 bits are no float32: the nearest is 16 less, and one cycle fewer at this width."""
+    bits, width = 276_992_016, np.float32(539.6961)
+    rounded = np.float32(bits)
+    exact = math.ceil(Fraction(bits) / Fraction(float(width)))
+    assert int(numerics.ceil_ratio(rounded, width)) == exact - 1
+    assert int(numerics.ceil_ratio(rounded, width, np.float32(bits - int(rounded)))) == exact
+
+
+def test_if_fits_is_a_selection_with_the_slopes_of_fits():
+    mixture = lambda need, room, a, b: numerics.fits(need, room) * a + (1 - numerics.fits(need, room)) * b
+    for need in (3.0, 5.0, 7.0):
+        at = tuple(jnp.float32(x) for x in (need, 5.0, 2.0, 11.0))
+        of = lambda f, at=at: jax.value_and_grad(f, (0, 1, 2, 3))(*at)
+        np.testing.assert_allclose(*(jnp.stack([x[0], *x[1]]) for x in (of(numerics.if_fits), of(mixture))))
+
+
 def test_cycles_of_a_port_with_a_broken_width():
     """The bits over a port's width exceed a whole number by less than float32 can tell: one cycle more."""
     layer, memory = workloads.Layer.gemm(64, 64, 64), hardware.Memory.create
