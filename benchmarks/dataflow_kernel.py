@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks import _common
 from benchmarks._dataflows import base, random_batch
-from benchmarks._native import Blocks, Native, Program, device_per_core, measure, show
+from benchmarks._native import Blocks, Native, Program, measure, prepare, show
 from diffhw.hardware import leakage_w
 from diffhw.mappings import DIMS
 from diffhw.models import dataflow
@@ -90,7 +90,7 @@ def main(arguments=None) -> None:
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds, at least 5 (default 7)")
     parser.add_argument("--vector-width", type=int, help="bits XLA prefers on CPU (default: its own choice)")
     options = parser.parse_args(arguments)
-    device_per_core()
+    prepare()
     width = {"xla_cpu_prefer_vector_width": options.vector_width} if options.vector_width else None
     results = []
     hw = base()

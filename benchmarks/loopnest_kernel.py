@@ -2,10 +2,11 @@
 
 Layers of the zoo (or GEMMs) under random mappings on the Gemmini-like hierarchy, all different: energy,
 cycles and violation of each; EDP, infinite where it does not fit; log EDP; log EDP and its gradient in all
-factors and places. "joined": one kernel for the results (`diffhw.fusing.joined`); "in blocks": joined, by
-`diffhw.batching.in_blocks` (512-bit vectors always).
+factors and places. "joined": one kernel for the results (`diffhw.fusing.joined`); "at once": by
+`diffhw.batching.at_once`, vectors of full width; "in a loop": turn after turn in one program, a core a
+device, as a search evaluates.
 
-    python -m benchmarks.loopnest_kernel [--batches 8192 65536] [--rounds R] [--vector-width BITS]
+    python -m benchmarks.loopnest_kernel [--batches 8192 65536] [--kinds conv gemm] [--rounds R]
 
 One batch is evaluated again and again, by JAX on whatever ``jax.devices()`` gives and by the C program
 (benchmarks/loopnest.c) on this machine's cores. Each round times every program once.
@@ -18,15 +19,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import _common
-from benchmarks._native import Blocks, Native, Program, device_per_core, measure, show
+from benchmarks._native import AtOnce, InALoop, Native, Program, measure, prepare, show
 from benchmarks.loopnest import random_batch
 from diffhw import hardware, workloads
 from diffhw.fusing import joined
 from diffhw.mappings import LOOPS, LoopLevel, LoopNest
 from diffhw.models import loopnest
 
-QUICK = ["--batches", "65536", "--rounds", "5",
-         "--forms", "value", "value, in blocks", "objective, in blocks", "+ gradient, joined"]  # fmt: skip
+QUICK = [
+    "--batches",
+    "8192",
+    "--rounds",
+    "5",
+    "--forms",
+    "value, joined, at once",
+    "value, joined, in a loop",
+]
+LEFT_OUT = "objective, log EDP and its gradient; a batch of 65,536"
 
 NAMES = ("energy", "cycles", "violation")
 KINDS = ("conv", "gemm")
@@ -108,12 +117,15 @@ def forms(chip) -> dict:
     return {
         "value": value,
         "value, joined": joined(value),
-        "value, in blocks": Blocks(joined(value), 1024),
-        "objective": objective,
-        "objective, in blocks": Blocks(objective, 1024),
-        "log EDP": lambda layer, nest: log_edp(nest, layer),
+        "value, joined, at once": AtOnce(joined(value)),
+        "value, joined, in a loop": InALoop(joined(value)),
+        "objective, at once": AtOnce(objective),
+        "objective, in a loop": InALoop(objective),
+        "log EDP, in a loop": InALoop(lambda layer, nest: log_edp(nest, layer)),
         "+ gradient": gradient,
         "+ gradient, joined": joined(gradient),
+        "+ gradient, joined, at once": AtOnce(joined(gradient)),
+        "+ gradient, joined, in a loop": InALoop(joined(gradient)),
     }
 
 
@@ -123,10 +135,9 @@ def main(arguments=None) -> None:
     parser.add_argument("--kinds", nargs="*", choices=KINDS, default=list(KINDS))
     parser.add_argument("--forms", nargs="*", help="default: all")
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds, at least 5 (default 7)")
-    parser.add_argument("--vector-width", type=int, help="bits XLA prefers on CPU (default: its own choice)")
+    parser.add_argument("--name", default="loopnest_kernel", help="of the result file")
     options = parser.parse_args(arguments)
-    device_per_core()
-    width = {"xla_cpu_prefer_vector_width": options.vector_width} if options.vector_width else None
+    prepare()
     results = []
     chip = hardware.hierarchy("gemmini")
     for kind in options.kinds:
@@ -134,16 +145,17 @@ def main(arguments=None) -> None:
         for batch in options.batches:
             pairs = (gemms if kind == "gemm" else random_batch)(chip, batch)
             programs = {
-                form: Program(function, pairs, batch, options=width)
+                form: Program(function, pairs, batch)
                 for form, function in forms(chip).items()
                 if not options.forms or form in options.forms
             }
             if native.program:
                 native.write(constants(chip), arrays(*pairs))
-            results += measure(native, programs, options.rounds, max(8, 262144 // batch), BLOCKS, NAMES, kind)
+            results += measure(
+                native, programs, options.rounds, max(8, 1048576 // batch), BLOCKS, NAMES, kind
+            )
     show(f"loop nest on gemmini, medians of {options.rounds}", results)
-    name = f"loopnest_kernel{options.vector_width or ''}"
-    _common.write(name, {"seed": 0, "rounds": options.rounds, "rows": results})
+    _common.write(options.name, {"seed": 0, "rounds": options.rounds, "rows": results})
 
 
 if __name__ == "__main__":
