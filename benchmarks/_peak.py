@@ -1,12 +1,11 @@
 """What this machine can do at most, measured by two small loops, and what a compiled program asks for."""
 
-import time
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from benchmarks._common import median
+from benchmarks._native import InALoop, Program
 
 __all__ = ["limit", "measure", "work"]
 
@@ -24,11 +23,8 @@ def _multiply_add(x):
             chains = tuple(c * a + b for c in chains)
         return chains
 
-    def of_one(value):
-        chains = tuple(value + float(i) for i in range(_CHAINS))
-        return sum(lax.fori_loop(0, _STEPS // 8, lambda i, c: step(i, c), chains))
-
-    return of_one(x)
+    chains = tuple(x + float(i) for i in range(_CHAINS))
+    return sum(lax.fori_loop(0, _STEPS // 8, step, chains))
 
 
 def _unrolled(x):
@@ -40,45 +36,33 @@ def _unrolled(x):
     return sum(chains)
 
 
-def _seconds(run, rounds: int, calls: int) -> float:
-    """Seconds of one call: median over rounds of some calls in a row."""
-    run()
-    seconds = []
+def _rate(function, columns: tuple, amount: float, rounds: int) -> float:
+    """``amount`` per second of turn, median of rounds: turns of a loop, as the models are evaluated."""
+    program = Program(InALoop(function), columns, columns[0].size)
+    program(1), program.seconds.clear()
+    once = program(8) is not None and program.seconds.pop()
     for _ in range(rounds):
-        begin = time.perf_counter()
-        for _ in range(calls):
-            run()
-        seconds.append((time.perf_counter() - begin) / calls)
-    return median(seconds)
-
-
-def _arithmetic(function, x, amount: float, rounds: int) -> float:
-    compiled = jax.jit(function).lower(x).compile()
-    return amount / _seconds(lambda: jax.block_until_ready(compiled(x)), rounds, 10)
+        program(max(8, int(0.02 / once)))
+    return amount / median(program.seconds)
 
 
 def _stream(mebibytes: float, rounds: int) -> float:
-    """Bytes/s of y = a x + y, in place: two reads and a write."""
-    size = int(mebibytes * (1 << 20)) // 8
-    x = jnp.ones(size, jnp.float32)
-    state = [jnp.ones(size, jnp.float32)]
-    update = jax.jit(lambda y, x: x * jnp.float32(0.5) + y * jnp.float32(0.5), donate_argnums=0)
-
-    def run():
-        state[0] = jax.block_until_ready(update(state[0], x))
-
-    return 12.0 * size / _seconds(run, rounds, 10)
+    """Bytes/s of z = a x + b y: two reads and a write."""
+    size = int(mebibytes * (1 << 20)) // 12 // 1024 * 1024
+    columns = (jnp.ones(size, jnp.float32), jnp.ones(size, jnp.float32))
+    return _rate(lambda x, y: x * jnp.float32(0.5) + y * jnp.float32(0.5), columns, 12.0 * size, rounds)
 
 
 def measure(rounds: int = 7) -> dict:
     """Operations/s (a multiply-add counts two), bytes/s of the memory and of the caches. Float32, all cores.
 
-    The best of two forms of the arithmetic loop, and of several sizes of a stream within the caches.
+    The best of two forms of the arithmetic loop, and of several sizes of a stream within the caches. On CPU
+    it takes a device a core (`_native.prepare`), or one core is measured.
     """
     cpu = jax.default_backend() == "cpu"
-    x = jnp.ones(_LANES * (1 if cpu else 256), jnp.float32)
-    looped = _arithmetic(_multiply_add, x, 2.0 * _CHAINS * _STEPS * x.size, rounds)
-    unrolled = _arithmetic(_unrolled, x, 2.0 * _CHAINS * 32 * x.size, rounds)
+    x = (jnp.ones(_LANES * (1 if cpu else 256), jnp.float32),)
+    looped = _rate(_multiply_add, x, 2.0 * _CHAINS * _STEPS * x[0].size, rounds)
+    unrolled = _rate(_unrolled, x, 2.0 * _CHAINS * 32 * x[0].size, rounds)
     memory = 512.0 if cpu else 4096.0
     cached = {size: _stream(size, rounds) for size in ((0.5, 1.0, 2.0, 8.0) if cpu else (8.0, 32.0))}
     return {
@@ -109,16 +93,18 @@ def work(compiled, count: int) -> dict:
     }
 
 
-def limit(asked: dict, peak: dict) -> tuple[float, str]:
+def limit(asked: dict, peak: dict, from_memory: bool) -> tuple[float, str]:
     """(evaluations/s that this program cannot exceed on this machine, what bounds it).
 
-    Operations over the peak of the arithmetic, bytes between kernels over that of the caches, inputs and
-    results over that of the memory. An optimist's limit: each at its best, all at the same time.
+    Operations over the peak of the arithmetic, bytes between kernels over that of the caches and, of a batch
+    that does not stay there, inputs and results over that of the memory. An optimist's limit: each at its
+    best, all at the same time.
     """
     bounds = {
         "arithmetic": peak["operations_per_s"] / max(asked["operations"], 1e-9),
         "caches": peak["cache_bytes_per_s"] / max(asked["bytes"], 1e-9),
-        "memory": peak["memory_bytes_per_s"] / max(asked["in_and_out_bytes"], 1e-9),
     }
+    if from_memory:
+        bounds["memory"] = peak["memory_bytes_per_s"] / max(asked["in_and_out_bytes"], 1e-9)
     least = min(bounds, key=lambda name: bounds[name])
     return bounds[least], least

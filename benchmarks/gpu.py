@@ -20,6 +20,7 @@ import numpy as np
 
 from benchmarks import _common, _pairs, _peak, float_check
 from benchmarks._loopnests import random_batch
+from benchmarks._native import prepare
 from diffhw import hardware
 from diffhw.models import loopnest, systolic
 
@@ -70,7 +71,7 @@ def measure(count: int, rounds: int, peak: dict) -> list[dict]:
                 seconds.append(time.perf_counter() - begin)
             rate = count / _common.median(seconds)
             asked = _peak.work(compiled, count)
-            limit, bound_by = _peak.limit(asked, peak)
+            limit, bound_by = _peak.limit(asked, peak, from_memory=True)
             rows.append(
                 {
                     "model": model, "form": form, "designs": count, "per_second": rate,
@@ -89,6 +90,7 @@ def main(arguments=None) -> None:
         "--check", type=int, default=100_000, help="designs of the float check (default 10^5)"
     )
     options = parser.parse_args(arguments)
+    prepare()
     device = jax.devices()[0]
     count = options.designs or (1 << 18 if device.platform == "cpu" else 1 << 24)
     peak = _peak.measure(options.rounds)
