@@ -4,7 +4,7 @@ Value: energy, cycles and violation of each mapping. Gradient: of log EDP in eve
 of the orders. Referees on the same class of machine (measured once, see docs/performance.md):
 timeloop-mapper 27 mappings/s per core, ZigZag 250/s, DOSA 178/s with gradient.
 
-    python -m benchmarks.loopnest [--batches 4096 32768 131072] [--hierarchy gemmini]
+    python -m benchmarks.loopnest [--batches 4096 32768 131072] [--hierarchy gemmini] [--forms value]
 """
 
 import argparse
@@ -20,10 +20,11 @@ from diffhw import hardware, workloads
 from diffhw.mappings import LOOPS, ORDERS, LoopLevel, LoopNest, loop_order
 from diffhw.models import loopnest
 
-QUICK = ["--batches", "8192"]
-LEFT_OUT = "batches of 4,096, 32,768 and 131,072"
+QUICK = ["--batches", "8192", "32768", "--forms", "value"]
+LEFT_OUT = "the gradient (benchmarks.loopnest_kernel has it); batches of 4,096 and 131,072"
 
 PLACES = np.array([[loop_order(order)[d] for d in LOOPS] for order in ORDERS.values()], np.float32)
+FORMS = ("value", "value and gradient")
 NETWORKS = ("resnet50", "mobilenet_v2", "bert_base", "vgg16")
 
 
@@ -89,6 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--batches", type=int, nargs="*", default=[4096, 8192, 32768, 131072])
     parser.add_argument("--hierarchy", default="gemmini")
+    parser.add_argument("--forms", nargs="*", default=FORMS, choices=FORMS, help="(default: all)")
     args = parser.parse_args()
     chip = hardware.hierarchy(args.hierarchy)
 
@@ -104,7 +106,9 @@ def main() -> None:
     rows, results = [], {}
     for size in args.batches:
         batch = random_batch(chip, size)
-        for name, function in (("value", forward), ("value and gradient", backward)):
+        for name, function in zip(FORMS, (forward, backward), strict=True):
+            if name not in args.forms:
+                continue
             seconds, compiling = rate(function, *batch)
             flops, traffic = rate.analysis
             rows.append(

@@ -6,7 +6,7 @@ On a network whose 32,768 configurations are all evaluated (`tiny_bit_problem`, 
 `recipes.through_network` with and without entropy, at the same number of network passes (a gradient counts
 as three), and `recipes.aqgan` with as many evaluations beside them. Raw error: mean |accuracy - target| in
 points over 64 samples, by the exact table; 20 targets. The network, its table and rows finished before are
-kept in benchmarks/build; --fresh measures the rows again.
+kept in benchmarks/build; --fresh measures the rows again. --no-table evaluates the samples only.
 """
 
 import argparse
@@ -18,8 +18,8 @@ import numpy as np
 
 from benchmarks import _common
 
-QUICK = ["--ways", "score", "--entropies", "0.02", "--passes", "1500", "--fresh"]
-LEFT_OUT = "three of the four ways, two of the three entropies, four fifths of the passes"
+QUICK = ["--ways", "score", "--entropies", "0.02", "--passes", "1500", "--fresh", "--no-table"]
+LEFT_OUT = "three of the four ways, two of the three entropies, four fifths of the passes; the whole table"
 
 KEPT = _common.BUILD / "through_network"
 TARGETS = np.linspace(0.30, 0.97, 20)
@@ -53,7 +53,7 @@ def exact_table(problem) -> np.ndarray:
     return np.concatenate(found)
 
 
-def quality(problem, table: np.ndarray, generator, budget_share: float | None = None) -> dict:
+def quality(problem, table: np.ndarray | None, generator, budget_share: float | None = None) -> dict:
     """Raw error and diversity over the targets; with a budget too, the share of samples that keep it."""
     from diffhw.search import diversity
 
@@ -64,7 +64,10 @@ def quality(problem, table: np.ndarray, generator, budget_share: float | None = 
         if budget_share is not None:
             wish["bytes"] = budget_share * every
         drawn = generator.sample(jax.random.key(1000 + i), wish, SAMPLES)
-        accuracy = table[np.ravel_multi_index(drawn.T, problem.sizes)]
+        if table is None:
+            accuracy = problem.evaluate(drawn, count=False)
+        else:
+            accuracy = table[np.ravel_multi_index(drawn.T, problem.sizes)]
         errors.append(100 * np.abs(accuracy - target).mean())
         share, pairs = diversity(drawn)
         distinct.append(share)
@@ -142,13 +145,17 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", default=["implicit", "relaxed", "score", "aqgan"])
     parser.add_argument("--entropies", nargs="+", type=float, default=[0.0, 0.02, 0.06])
     parser.add_argument("--fresh", action="store_true", help="measure what was finished before again")
+    parser.add_argument(
+        "--table", action=argparse.BooleanOptionalAction, default=True,
+        help="evaluate all configurations once, for the row of random ones with the same accuracies",
+    )  # fmt: skip
     parser.add_argument("--json", default="through_network", help="name of the result file")
     args = parser.parse_args()
     from diffhw.recipes._bit_front import tiny_bit_problem
 
     KEPT.mkdir(parents=True, exist_ok=True)
     problem = tiny_bit_problem(checkpoint=KEPT / "cnn_tiny")
-    table = exact_table(problem)
+    table = exact_table(problem) if args.table else None
     rows, found = [], []
     for way, entropy in CASES:
         if way not in args.ways or entropy not in (None, *args.entropies):
@@ -171,9 +178,10 @@ def main() -> None:
                 f"{mean('seconds'):.0f}",
             ]
         )
-    data = of_data(problem, table)
-    shares = (f"{data['distinct']:.2f}", "", f"{data['pairwise_distance']:.2f}")
-    rows.append(["random, same accuracy", "", "", "", *shares, "", ""])
+    data = {} if table is None else of_data(problem, table)
+    if data:
+        shares = (f"{data['distinct']:.2f}", "", f"{data['pairwise_distance']:.2f}")
+        rows.append(["random, same accuracy", "", "", "", *shares, "", ""])
     _common.table(
         f"cnn_tiny, {len(args.seeds)} seeds, {len(TARGETS)} targets, {SAMPLES} samples each",
         ["", "entropy", "raw", "worst", "distinct", "worst", "distance", "passes", "s"],
