@@ -156,16 +156,19 @@ _FORMS = {"one core": (1, 1), "two cores, one device": (2, 1), "two cores, two f
 
 
 def cores_worker(cores: int, devices: int, model: str, rounds: int) -> dict:
-    """In a process of its own, pinned before JAX starts its threads: designs sharded over the devices."""
+    """In a process of its own, pinned before JAX starts its threads: designs shared out between the devices.
+
+    A device a core: as a search evaluates them; several cores as one device: as JAX shows them.
+    """
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-    count = 4 * USUAL[model] if model == "systolic" else USUAL[model]
+    count = USUAL[model]
     function, _, batch = one_layer(model, count)
-    mesh = jax.make_mesh((devices,), ("population",), axis_types=(jax.sharding.AxisType.Auto,))
-    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("population"))
-    row = timed(function, jax.device_put(batch, sharding), count, rounds)
-    # The compiler counts the program of one device.
-    per_design = ("memory_bytes_per_design", "operations", "bytes", "in_and_out_bytes", "temporary_bytes")
-    return row | {name: devices * row[name] for name in per_design}
+    way = usual_way(model, function) if devices == cores else joined(function)
+    program = Program(way, (batch,), count)
+    for _ in range(rounds + 1):
+        program(max(4, 262144 // count))
+    seconds = _common.median(program.seconds[1:]) / count
+    return {"designs": count, "compile_s": program.compile_s, "s_per_design": seconds}
 
 
 def cores_part(models, rounds, quick) -> list[dict]:
@@ -185,6 +188,11 @@ def cores_part(models, rounds, quick) -> list[dict]:
                 raise RuntimeError(done.stderr)
             rows.append({"model": model, "form": form, **json.loads(done.stdout.splitlines()[-1])})
     return rows
+
+
+def usual_way(model: str, function):
+    """As a search evaluates: turns of a loop; a model of many kernels in blocks."""
+    return Blocks(function, 256) if model == "dataflow" else InALoop(joined(function))
 
 
 def once(model: str, function, batch, counted: float) -> float:
@@ -207,9 +215,7 @@ def limits_part(models, rounds, quick) -> dict:
             row = {"model": model, "form": form, **timed(joined(function), batch, USUAL[model], 5, 1)}
             row["operations"] = once(model, function, batch, row["operations"])
             row["limit_per_s"], row["bound_by"] = _peak.limit(row, peak, from_memory=False)
-            # As a search evaluates; a model of many kernels in blocks.
-            way = Blocks(function, 256) if model == "dataflow" else InALoop(joined(function))
-            program = Program(way, (batch,), USUAL[model])
+            program = Program(usual_way(model, function), (batch,), USUAL[model])
             for _ in range(rounds + 1):
                 program(max(4, 262144 // USUAL[model]))
             row["s_per_design"] = _common.median(program.seconds[1:]) / USUAL[model]
@@ -250,6 +256,9 @@ def show(part: str, found) -> None:
         )  # fmt: skip
         for model, ratio in found["gradient_over_value"].items():
             print(f"  {model}: a gradient costs {ratio:.1f} values")
+    elif part == "cores":
+        rows = [[f"{r['model']}, {r['form']}", 1e-6 / r["s_per_design"], r["compile_s"]] for r in found]
+        _common.table(part, ["", "M/s", "compile s"], rows)
     else:
         label = {"layers": lambda r: f"{r['layers']} layers", "designs": lambda r: f"{r['designs']} designs"}
         name = label.get(part, lambda r: r["form"])

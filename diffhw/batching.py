@@ -10,7 +10,7 @@ processors have, and the results of every call lie in memory that the system has
   kernels.
 - `keep_memory`: of the process; for a program that makes many calls.
 
-Measured in docs/performance.md, "In blocks, a core a device" and "Wide vectors and kept memory".
+Measured in docs/performance.md, "In blocks, a core a device" and "What a call costs".
 """
 
 import ctypes

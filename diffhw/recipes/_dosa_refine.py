@@ -238,6 +238,8 @@ def refine_design(
             continue
         tried.add((*limits, room))
         found = refiner.remap(best, limits, room)
+        if found is best:  # the samples are used up, and only grow
+            break
         if refiner.rank(found) < refiner.rank(best) * (1 - 1e-9):
             best = found
             note(refiner.samples, best.edp)
