@@ -64,14 +64,16 @@ def measure(rounds: int = 7) -> dict:
     looped = _rate(_multiply_add, x, 2.0 * _CHAINS * _STEPS * x[0].size, rounds)
     unrolled = _rate(_unrolled, x, 2.0 * _CHAINS * 32 * x[0].size, rounds)
     memory = 512.0 if cpu else 4096.0
+    from_memory = _stream(memory, rounds)
     cached = {size: _stream(size, rounds) for size in ((0.5, 1.0, 2.0, 8.0) if cpu else (8.0, 32.0))}
     return {
         "operations_per_s": max(looped, unrolled),
         "looped": looped,
         "unrolled": unrolled,
-        "memory_bytes_per_s": _stream(memory, rounds),
+        "memory_bytes_per_s": from_memory,
         "memory_mebibytes": memory,
-        "cache_bytes_per_s": max(cached.values()),
+        # Starting a kernel takes an accelerator longer than such a stream does.
+        "cache_bytes_per_s": max(*cached.values(), from_memory),
         "cache_by_mebibytes": cached,
     }
 
