@@ -69,8 +69,8 @@ def at_once(function: Callable) -> Callable:
 def keep_memory() -> bool:
     """Lets this process keep the memory that it frees, for its next arrays; True if it could be told.
 
-    The results of every call lie in new memory, which the system hands out page by page: for large batches
-    that costs as much time as the models themselves. With glibc (most Linux systems) malloc is told to hand
+    The results of every call lie in new memory; of many or large ones the system hands it out page by page,
+    which costs as much time as the model itself (docs/performance.md, "What a call costs"). With glibc (most Linux systems) malloc is told to hand
     nothing back and to map nothing apart below 1 GiB; elsewhere nothing happens and the answer is False.
     A setting of the whole process, which then keeps its peak of memory until it ends: for a program or a
     notebook to call, before it starts; diffhw never does by itself.

@@ -208,9 +208,9 @@ def sliding_fills(nest: Nest, layer, held: list[int], visits: list) -> list:
     """Words of input that come into a tile held at each of the levels ``held``, per instance.
 
     visits: of `revisits`, per level. A visit brings in the whole tile, or its new part only where the window
-    slides. Every term of the sum is positive: the difference of the tile times its visits and the words
-    spared would lose digits of float32 to the visits that slide. Comparisons of steps are constants for
-    gradients; everything else is differentiable.
+    slides. Visits that slide are taken off while they are counts, exact below 2**24, and words are only
+    added: the words of all visits less those spared would lose digits of float32. Comparisons of steps are
+    constants for gradients; everything else is differentiable.
     """
     loops_of = {}
     for m in range(min(held, default=nest.depth) + 1, nest.depth):
