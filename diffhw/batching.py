@@ -48,6 +48,16 @@ class _Program:
         return self._jitted(*args)
 
 
+def _count(name: str, args) -> int:
+    """Length of the leading axis that all leaves have."""
+    lengths = {jnp.shape(x)[:1] for x in jax.tree.leaves(args)}
+    if len(lengths) != 1 or lengths == {()} or lengths == {(0,)}:
+        found = sorted((x[0] if x else "none" for x in lengths), key=str) if lengths else "no arrays"
+        raise ValueError(f"{name} needs one leading axis of 1 or more on every leaf, got {found}")
+    ((count,),) = lengths
+    return count
+
+
 def at_once(function: Callable) -> Callable:
     """``jax.jit(jax.vmap(function))`` with the widest vectors of the processor (on CPU; elsewhere just that).
 
@@ -56,21 +66,27 @@ def at_once(function: Callable) -> Callable:
     Returns a jitted function (called, or ``.lower(*args).compile()``) of positional arguments, every leaf
     with the same leading axis. Results are those of vmap up to contractions (fused multiply-adds) that the
     compiler chooses per program. Gradients belong inside ``function``.
-    Raises TypeError under `jax.jit` and other transforms; ValueError (of vmap) for unequal leading axes.
+    Raises TypeError under `jax.jit` and other transforms; ValueError for leaves without or with different
+    leading axes.
 
     >>> import jax
     >>> at_once(lambda x, y: x * y)(jax.numpy.arange(3.0), jax.numpy.ones(3)).tolist()
     [0.0, 1.0, 2.0]
     """
+
+    def run(*args):
+        _count("at_once", args)
+        return jax.vmap(function)(*args)
+
     on_cpu = jax.default_backend() == "cpu"
-    return _Program(jax.jit(jax.vmap(function), compiler_options=WIDE if on_cpu else None), "at_once")
+    return _Program(jax.jit(run, compiler_options=WIDE if on_cpu else None), "at_once")
 
 
 def keep_memory() -> bool:
     """Lets this process keep the memory that it frees, for its next arrays; True if it could be told.
 
     The results of every call lie in new memory; of many or large ones the system hands it out page by page,
-    which costs as much time as the model itself (docs/performance.md, "What a call costs"). With glibc (most Linux systems) malloc is told to hand
+    which costs as much time as the model itself. With glibc (most Linux systems) malloc is told to hand
     nothing back and to map nothing apart below 1 GiB; elsewhere nothing happens and the answer is False.
     A setting of the whole process, which then keeps its peak of memory until it ends: for a program or a
     notebook to call, before it starts; diffhw never does by itself.
@@ -122,11 +138,7 @@ def in_blocks(function: Callable, block: int | None = None, devices: Sequence | 
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
 
     def run(*args):
-        lengths = {jnp.shape(x)[:1] for x in jax.tree.leaves(args)}
-        if len(lengths) != 1 or lengths == {()} or lengths == {(0,)}:
-            found = sorted((x[0] if x else "none" for x in lengths), key=str) if lengths else "no arrays"
-            raise ValueError(f"in_blocks needs one leading axis of 1 or more on every leaf, got {found}")
-        ((count,),) = lengths
+        count = _count("in_blocks", args)
         share = -(-count // len(chosen))
         size = min(share, block or (_BLOCK if on_cpu else share))
         missing = -count % (size * len(chosen))
