@@ -37,8 +37,10 @@ def _save(figure, name: str, result: dict, out: Path) -> None:
     import matplotlib.pyplot as plt
 
     about = result["machine"]
+    # Of a file made in parts, the day of this one.
+    date = result.get("measured", {}).get(name.removeprefix("scaling_"), about["date"])
     figure.text(
-        1.0, -0.02, f"{name}: {about['date']}, {about['cpu']}, {about['cores']} cores, jax {about['jax']}",
+        1.0, -0.02, f"{name}: {date}, {about['cpu']}, {about['cores']} cores, jax {about['jax']}",
         ha="right", va="top", fontsize=6, color=GREY,
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
@@ -65,7 +67,7 @@ def float_check(result: dict, out: Path) -> None:
             f"{len(counts)} counts, {wrong} unequal below $2^{{24}}$"
         )
     axis.axhline(result["bar"], color="black", linewidth=1, linestyle="--")
-    axis.text(-0.45, result["bar"] * 1.15, "bar: $10^{-6}$", fontsize=8)
+    axis.text(-0.4, result["bar"] * 1.15, "bar: $10^{-6}$", fontsize=8)
     axis.set_yscale("log")
     axis.set_ylim(2e-9, 1e-5)
     axis.set_yticks(

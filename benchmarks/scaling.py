@@ -280,12 +280,14 @@ def main(arguments=None) -> None:
     prepare()
     made = {"layers": layers_part, "designs": designs_part, "levels": levels_part, "cores": cores_part,
             "limits": limits_part}  # fmt: skip
-    result = {} if options.quick else {part: _common.read("scaling").get(part) for part in PARTS}
-    result = {part: found for part, found in result.items() if found is not None}
+    earlier = {} if options.quick else _common.read("scaling")
+    result = {part: earlier[part] for part in PARTS if part in earlier}
+    measured = {part: "a day not kept" for part in result} | earlier.get("measured", {})
     for part in options.parts:
         result[part] = made[part](options.models, options.rounds, options.quick)
+        measured[part] = _common.machine()["date"]
         show(part, result[part])
-        _common.write("scaling", {"rounds": options.rounds, **result})
+        _common.write("scaling", {"rounds": options.rounds, "measured": measured, **result})
 
 
 if __name__ == "__main__":

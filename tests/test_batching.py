@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffhw import batching
 from diffhw.batching import at_once, in_blocks
 
 
@@ -88,6 +89,15 @@ def test_at_once_equals_vmap_with_gradients_inside():
 def test_at_once_is_a_program_of_its_own():
     with pytest.raises(TypeError, match="at_once makes a program of its own"):
         jax.jit(at_once(jnp.sin))(jnp.ones(3))
+
+
+@pytest.mark.parametrize("failing", [AttributeError, OSError, TypeError])
+def test_keep_memory_says_where_it_can_do_nothing(monkeypatch, failing):
+    def library(_):
+        raise failing
+
+    monkeypatch.setattr(batching.ctypes, "CDLL", library)
+    assert batching.keep_memory() is False
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="keep_memory needs glibc")
